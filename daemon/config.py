@@ -1,0 +1,219 @@
+"""Settings: config.toml and the environment, parsed once into frozen, checked objects.
+
+A key is overridden from the environment as `DIGITD_<TABLE>__<KEY>=value`, with the value written as in TOML
+(`DIGITD_HTTP__PORT=9000`, `DIGITD_INBOX__IGNORE='["*.part"]'`); a bare word is taken as a string.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+ENVIRONMENT_PREFIX = "DIGITD_"
+ENVIRONMENT_CONFIG = "DIGITD_CONFIG"  # names the file itself; every other variable names a key
+
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the key, what was expected and what was received."""
+
+
+class Table(BaseModel):
+    """One table of config.toml: strict types, no unknown keys, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Paths(Table):
+    """Where the folders are; a relative one is below `root`, a relative `root` is below the file's folder."""
+
+    root: str = "."
+    inbox: str = "inbox"
+    work: str = "work"
+    results: str = "results"
+    processed: str = "processed"
+    rejected: str = "rejected"
+    corrections: str = "corrections"
+    models: str = "models"
+    logs: str = "logs"
+
+
+class InboxSettings(Table):
+    """What is taken from the inbox, and within which limits it is decoded."""
+
+    rescan_seconds: Seconds = 5.0
+    grace_seconds: Annotated[float, Field(ge=0)] = 5.0
+    ignore: list[str] = [".*", "*.part", "*.partial", "*.crdownload", "*.filepart", "*.tmp", "*~"]
+    max_bytes: PositiveInt = 64 * 2**20
+    max_pixels: PositiveInt = 50_000_000
+    decode_seconds: Seconds = 10.0
+    decoder_memory_mb: Annotated[int, Field(ge=256)] = 1024
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+
+
+class InferenceSettings(Table):
+    """How batches are predicted, and when an answer is sent to a person for review."""
+
+    batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 8, 32, 128, 256]
+    threads: PositiveInt = 1
+    review_below: Share = 0.6
+    sync_seconds: Seconds = 1.0
+
+    @model_validator(mode="after")
+    def _ascending(self) -> InferenceSettings:
+        if self.batch_sizes != sorted(set(self.batch_sizes)):
+            raise ValueError("batch_sizes must ascend without repetition")
+        return self
+
+
+class Augmentation(Table):
+    """Random affine changes of training images; each value is the largest change in either direction."""
+
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 12.0
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.12
+    shear: Annotated[float, Field(ge=0, le=1)] = 0.2
+    shift_pixels: Annotated[float, Field(ge=0, le=14)] = 2.0
+
+
+class Layer(BaseModel):
+    """One Keras layer: its class name and the arguments of its constructor."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    layer: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TrainingSettings(Table):
+    """What the model is, and how it is trained from scratch."""
+
+    dataset: str = "datasets/mnist.npz"
+    validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    epochs: PositiveInt = 12
+    batch_size: PositiveInt = 128
+    optimizer: str = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.002
+    warmup_share: Share = 0.1
+    loss: Literal["sparse_categorical_crossentropy"] = "sparse_categorical_crossentropy"
+    patience: PositiveInt = 4
+    seed: int = 1
+    augmentation: Augmentation = Augmentation()
+    layers: Annotated[list[Layer], Field(min_length=1)]
+
+
+class HttpSettings(Table):
+    """Where /metrics, /livez and /readyz are served."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 9787
+
+
+class Settings(Table):
+    """The whole configuration, as written in `file`."""
+
+    paths: Paths = Paths()
+    inbox: InboxSettings = InboxSettings()
+    inference: InferenceSettings = InferenceSettings()
+    training: TrainingSettings
+    http: HttpSettings = HttpSettings()
+    _file: Path = PrivateAttr(default=Path("config.toml"))
+
+    @property
+    def file(self) -> Path:
+        """The file that these settings came from, absolute."""
+        return self._file
+
+    @property
+    def root(self) -> Path:
+        """The folder that relative paths are below, absolute."""
+        return self._file.parent / self.paths.root
+
+    def folder(self, name: str) -> Path:
+        """The absolute path of one of the folders in `[paths]`, such as "inbox"."""
+        return self.root / str(getattr(self.paths, name))
+
+
+FOLDERS = ("inbox", "work", "results", "processed", "rejected", "corrections", "models", "logs")
+
+
+def load_settings(file: Path, environment: dict[str, str] | None = None) -> Settings:
+    """Read and check a configuration.
+
+    Args:
+        file: the config.toml.
+        environment: variables that may override keys; the process's own unless given.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a key is unknown or has a wrong value.
+    """
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"No configuration: expected a file {file}. Name one with --config FILE, or make a new root with "
+            f"`digitd init DIR`."
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file}: expected a readable TOML file. Received: {error}") from error
+    overridden = _override(tables, dict(os.environ) if environment is None else environment)
+    try:
+        settings = Settings.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(file, overridden, detail) for detail in error.errors())) from error
+    settings._file = file.absolute()
+    return settings
+
+
+def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple[str, ...], str]:
+    """Put the environment's values into `tables`; return which key came from which variable."""
+    sources = {}
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == ENVIRONMENT_CONFIG:
+            continue
+        key = tuple(variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        table: Any = tables
+        for name in key[:-1]:
+            table = table.setdefault(name, {}) if isinstance(table, dict) else {}
+        if isinstance(table, dict):
+            table[key[-1]] = value
+        sources[key] = variable
+    return sources
+
+
+def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) -> str:
+    """One sentence for one of pydantic's findings."""
+    location = tuple(str(part) for part in detail["loc"])
+    where = f"environment variable {overridden[location]}" if location in overridden else str(file)
+    key = f"[{'.'.join(location[:-1])}] {location[-1]}" if len(location) > 1 else ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        return f"{where}: {key}: unknown key. Expected one of: {', '.join(known)}.{hint}"
+    if detail["type"] == "missing":
+        return f"{where}: {key}: expected a value. Received: nothing."
+    expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    received = detail["input"]
+    shown = repr(received) if isinstance(received, (str, int, float, bool, list)) else type(received).__name__
+    return f"{where}: {key}: expected {expected}. Received: {shown} ({type(received).__name__})."
+
+
+def _known_keys(location: tuple[str, ...]) -> list[str]:
+    model: Any = Settings
+    for name in location:
+        model = model.model_fields[name].annotation
+    return list(model.model_fields)

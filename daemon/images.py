@@ -1,0 +1,286 @@
+"""From a file's bytes to a (28, 28) image in MNIST's form, or the reason why not. No state, no TensorFlow.
+
+MNIST's form (LeCun et al., http://yann.lecun.com/exdb/mnist/): ink 255 on paper 0, the digit fitted into 20x20 keeping its
+aspect ratio, its centre of mass in the middle of 28x28.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+SIDE = 28  # of the result
+BOX = 20  # what the digit is fitted into
+WORKING_SIDE = 256  # larger images are reduced to about this before their ink is looked for
+BLANK_CONTRAST = 24  # grey levels of 255; less than this between ink and paper is a blank page
+
+Pillow.MAX_IMAGE_PIXELS = None  # the configured limit is checked on the header, before any pixel is decoded
+warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+
+
+class InvalidImage(Exception):
+    """The file cannot be a digit image.
+
+    Attributes:
+        reason: one of the contract's slugs.
+        detail: one sentence saying what was found.
+        hint: what a person can do.
+        sha256: of the content, where it was read.
+    """
+
+    def __init__(self, reason: str, detail: str, hint: str, sha256: str | None = None) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail, self.hint, self.sha256 = reason, detail, hint, sha256
+
+    def __reduce__(self) -> tuple[type[InvalidImage], tuple[str, str, str, str | None]]:
+        return type(self), (self.reason, self.detail, self.hint, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image ready for the model.
+
+    Attributes:
+        pixels: (28, 28) uint8, ink 255 on paper 0.
+        sha256: of the file's content, in hexadecimal.
+        format: Pillow's name of the format, such as "PNG".
+        width, height: of the original, in pixels, as stored (before its EXIF orientation is applied).
+    """
+
+    pixels: np.ndarray
+    sha256: str
+    format: str
+    width: int
+    height: int
+
+
+def load_image(path: Path | str, max_bytes: int, max_pixels: int) -> Image:
+    """Read, decode and normalise one file.
+
+    Args:
+        path: any path; nothing but a regular file is opened for reading.
+        max_bytes: a larger file is refused unread.
+        max_pixels: an image of more pixels is refused undecoded.
+
+    Raises:
+        InvalidImage: the file cannot be a digit image.
+        OSError: the machine failed (EIO, ENOMEM, a vanished file), which says nothing about the image.
+    """
+    data = _read(path, max_bytes)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        pixels, kind, (width, height) = decode(data, max_pixels)
+    except InvalidImage as error:
+        error.sha256 = digest
+        raise
+    return Image(pixels, digest, kind, width, height)
+
+
+def decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, int]]:
+    """Decode and normalise a file's content.
+
+    Returns:
+        The (28, 28) uint8 pixels, the format, and (width, height) of the original.
+
+    Raises:
+        InvalidImage: the content cannot be a digit image.
+    """
+    if not data:
+        raise InvalidImage("not_an_image", "The file is empty.", "Drop the image again once it is written.")
+    try:
+        picture = Pillow.open(io.BytesIO(data), formats=FORMATS)
+        kind, size = str(picture.format), picture.size
+        if size[0] * size[1] > max_pixels:
+            raise InvalidImage(
+                "too_many_pixels",
+                f"Expected at most {max_pixels} pixels. Received: {size[0]} x {size[1]} = {size[0] * size[1]}.",
+                "Scale the image down, or raise [inbox] max_pixels.",
+            )
+        if getattr(picture, "n_frames", 1) > 1:
+            raise InvalidImage(
+                "animated",
+                f"Expected one picture. Received: a {kind} with {picture.n_frames} frames or pages.",
+                "Drop each frame or page as a file of its own.",
+            )
+        picture.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a large JPEG is decoded at reduced scale
+        grey = _to_grey(ImageOps.exif_transpose(picture))
+    except InvalidImage:
+        raise
+    except UnidentifiedImageError:
+        raise InvalidImage(
+            "not_an_image",
+            f"Expected {', '.join(FORMATS)}. Received: {_describe(data)}.",
+            "Save the picture in one of these formats; the name's ending does not matter.",
+        ) from None
+    except MemoryError:
+        raise
+    except NotImplementedError as error:
+        raise InvalidImage(
+            "unsupported_format", f"Pillow cannot decode this kind: {error}.", "Save the picture as PNG."
+        ) from error
+    except Exception as error:  # Pillow raises OSError, ValueError, SyntaxError, RuntimeError, struct.error, ...
+        raise InvalidImage(
+            "truncated",
+            f"The file begins like an image but cannot be decoded to its end: {error}.",
+            "Copy the file again; if it opens elsewhere, save it as PNG.",
+        ) from error
+    return normalise(grey), kind, size
+
+
+def normalise(grey: np.ndarray) -> np.ndarray:
+    """Bring a grey picture into MNIST's form.
+
+    Args:
+        grey: (height, width) uint8 or float32, 0 black to 255 white; ink may be dark on light or light on dark.
+
+    Returns:
+        (28, 28) uint8, ink 255 on paper 0. A picture that is in this form already comes back unchanged.
+
+    Raises:
+        InvalidImage: there is no ink ("blank").
+    """
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    paper = float(np.median(border))
+    ink = grey.astype(np.float32) - paper
+    if abs(ink.min()) > ink.max():
+        ink = -ink
+    np.maximum(ink, 0, out=ink)
+    contrast = float(ink.max())
+    if contrast < BLANK_CONTRAST:
+        raise InvalidImage(
+            "blank",
+            f"Expected ink on paper. Received: grey levels that differ from the paper by at most {contrast:.0f} of 255.",
+            "Write darker, or scan with more contrast.",
+        )
+    if grey.shape == (SIDE, SIDE) and paper in (0.0, 255.0):
+        return ink.astype(np.uint8)
+    ink *= 255 / contrast
+    rows, columns = (np.flatnonzero((ink > _otsu(ink)).any(axis=axis)) for axis in (1, 0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    digit = Pillow.fromarray(ink[top:bottom, left:right])
+    scale = BOX / max(digit.size)
+    fitted = digit.resize(
+        (max(1, round(digit.width * scale)), max(1, round(digit.height * scale))), Pillow.Resampling.BOX
+    )
+    return _centre(np.asarray(fitted))
+
+
+def _read(path: Path | str, max_bytes: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise InvalidImage(
+            "unreadable", f"The file cannot be opened: {error.strerror}.", "Make it readable for the daemon's user."
+        ) from error
+    except OSError as error:
+        if error.errno in (40, 6):  # ELOOP: a symlink; ENXIO: a socket
+            raise not_regular() from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise not_regular()
+        if status.st_size > max_bytes:
+            raise InvalidImage(
+                "too_large",
+                f"Expected at most {max_bytes} bytes. Received: {status.st_size}.",
+                "Scale the image down, or raise [inbox] max_bytes.",
+            )
+        parts = []
+        left = max_bytes
+        while part := os.read(descriptor, min(left, max(status.st_size, 1 << 16)) + 1):
+            parts.append(part)
+            left -= len(part)
+            if left < 0:
+                raise InvalidImage(
+                    "too_large", f"The file grew over {max_bytes} bytes while it was read.", "Raise [inbox] max_bytes."
+                )
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def not_regular() -> InvalidImage:
+    """The refusal of a symlink, a FIFO, a socket or a device."""
+    return InvalidImage(
+        "not_a_regular_file", "Expected a regular file. Received: a link, FIFO, socket or device.", "Drop a copy of the file."
+    )
+
+
+def _to_grey(picture: Pillow.Image) -> np.ndarray:
+    """Any mode to (height, width) grey levels, 0 black to 255 white, reduced to about WORKING_SIDE."""
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        values = np.asarray(picture).astype(np.float32)
+        if picture.mode == "F" or values.max() > 65535 or values.min() < 0:  # no fixed scale: use the values' own range
+            low, high = float(np.nanmin(values)), float(np.nanmax(values))
+            values = np.nan_to_num((values - low) * (255 / max(high - low, 1e-6)))
+        else:
+            values /= 257
+        picture = Pillow.fromarray(values)
+    elif picture.has_transparency_data:
+        picture = _flatten(picture.convert("RGBA"))
+    elif picture.mode != "L":
+        picture = picture.convert("RGB").convert("L")
+    factor = max(picture.size) // WORKING_SIDE
+    if factor > 1:
+        picture = picture.reduce(factor)
+    return np.asarray(picture)
+
+
+def _flatten(picture: Pillow.Image) -> Pillow.Image:
+    """Put a transparent picture onto white paper if what is opaque is dark, onto black if it is light."""
+    grey, alpha = picture.convert("L"), picture.getchannel("A")
+    weights = np.asarray(alpha, np.float32)
+    opaque = float((np.asarray(grey) * weights).sum() / max(float(weights.sum()), 1.0))
+    return Pillow.composite(grey, Pillow.new("L", picture.size, 255 if opaque < 128 else 0), alpha)
+
+
+def _otsu(ink: np.ndarray) -> float:
+    """The threshold that parts 0..255 best into two classes (Otsu 1979, IEEE Trans. SMC 9:62-66)."""
+    counts = np.bincount(ink.astype(np.uint8).ravel(), minlength=256).astype(np.float64)
+    weight = counts.cumsum()
+    moment = (counts * np.arange(256)).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (moment[-1] * weight / weight[-1] - moment) ** 2 / (weight * (weight[-1] - weight))
+    return float(np.nanargmax(between))
+
+
+def _centre(digit: np.ndarray) -> np.ndarray:
+    """Put the digit's centre of mass into the middle of a 28x28 image; nothing is cut off."""
+    digit = np.clip(digit * (255 / max(float(digit.max()), 1.0)), 0, 255)
+    height, width = digit.shape
+    total = float(digit.sum())
+    row = float((digit.sum(axis=1) * np.arange(height)).sum()) / total
+    column = float((digit.sum(axis=0) * np.arange(width)).sum()) / total
+    top = min(max(round(SIDE / 2 - 0.5 - row), 0), SIDE - height)
+    left = min(max(round(SIDE / 2 - 0.5 - column), 0), SIDE - width)
+    pixels = np.zeros((SIDE, SIDE), np.uint8)
+    pixels[top : top + height, left : left + width] = digit.astype(np.uint8)
+    return pixels
+
+
+def _describe(data: bytes) -> str:
+    """What a file that is no image seems to be, from its first bytes."""
+    if data[:5] == b"%PDF-":
+        return "a PDF document"
+    if data[:4] == b"%!PS":
+        return "a PostScript document"
+    if data[:2] == b"\x1f\x8b":
+        return "gzip-compressed data"
+    if data[:2] == b"PK":
+        return "a ZIP archive"
+    if data.lstrip()[:1] == b"<":
+        return "an HTML, SVG or XML document"
+    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in data[:64]):
+        return "text"
+    return f"data beginning with {data[:8].hex(' ')}"
