@@ -128,6 +128,11 @@ class Settings(Table):
     http: HttpSettings = HttpSettings()
     _file: Path = PrivateAttr(default=Path("config.toml"))
 
+    def read_from(self, file: Path) -> Settings:
+        """Remember the file that these settings came from."""
+        self._file = file.absolute()
+        return self
+
     @property
     def file(self) -> Path:
         """The file that these settings came from, absolute."""
@@ -144,6 +149,8 @@ class Settings(Table):
 
 
 FOLDERS = ("inbox", "work", "results", "processed", "rejected", "corrections", "models", "logs")
+ONE_FILE_SYSTEM = ("inbox", "work", "processed", "rejected")  # files move between them by rename
+LOCK = ".lock"  # in work/: one daemon per root
 
 
 def load_settings(file: Path, environment: dict[str, str] | None = None) -> Settings:
@@ -155,6 +162,7 @@ def load_settings(file: Path, environment: dict[str, str] | None = None) -> Sett
 
     Raises:
         ConfigError: the file is missing or no TOML, or a key is unknown or has a wrong value.
+
     """
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -170,8 +178,7 @@ def load_settings(file: Path, environment: dict[str, str] | None = None) -> Sett
         settings = Settings.model_validate(tables)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(file, overridden, detail) for detail in error.errors())) from error
-    settings._file = file.absolute()
-    return settings
+    return settings.read_from(file)
 
 
 def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple[str, ...], str]:

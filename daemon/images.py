@@ -36,6 +36,7 @@ class InvalidImage(Exception):
         detail: one sentence saying what was found.
         hint: what a person can do.
         sha256: of the content, where it was read.
+
     """
 
     def __init__(self, reason: str, detail: str, hint: str, sha256: str | None = None) -> None:
@@ -55,6 +56,7 @@ class Image:
         sha256: of the file's content, in hexadecimal.
         format: Pillow's name of the format, such as "PNG".
         width, height: of the original, in pixels, as stored (before its EXIF orientation is applied).
+
     """
 
     pixels: np.ndarray
@@ -75,6 +77,7 @@ def load_image(path: Path | str, max_bytes: int, max_pixels: int) -> Image:
     Raises:
         InvalidImage: the file cannot be a digit image.
         OSError: the machine failed (EIO, ENOMEM, a vanished file), which says nothing about the image.
+
     """
     data = _read(path, max_bytes)
     digest = hashlib.sha256(data).hexdigest()
@@ -94,6 +97,7 @@ def decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, in
 
     Raises:
         InvalidImage: the content cannot be a digit image.
+
     """
     if not data:
         raise InvalidImage("not_an_image", "The file is empty.", "Drop the image again once it is written.")
@@ -106,10 +110,11 @@ def decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, in
                 f"Expected at most {max_pixels} pixels. Received: {size[0]} x {size[1]} = {size[0] * size[1]}.",
                 "Scale the image down, or raise [inbox] max_pixels.",
             )
-        if getattr(picture, "n_frames", 1) > 1:
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1:
             raise InvalidImage(
                 "animated",
-                f"Expected one picture. Received: a {kind} with {picture.n_frames} frames or pages.",
+                f"Expected one picture. Received: a {kind} with {frames} frames or pages.",
                 "Drop each frame or page as a file of its own.",
             )
         picture.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a large JPEG is decoded at reduced scale
@@ -148,6 +153,7 @@ def normalise(grey: np.ndarray) -> np.ndarray:
 
     Raises:
         InvalidImage: there is no ink ("blank").
+
     """
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     paper = float(np.median(border))
@@ -169,9 +175,7 @@ def normalise(grey: np.ndarray) -> np.ndarray:
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     digit = Pillow.fromarray(ink[top:bottom, left:right])
     scale = BOX / max(digit.size)
-    fitted = digit.resize(
-        (max(1, round(digit.width * scale)), max(1, round(digit.height * scale))), Pillow.Resampling.BOX
-    )
+    fitted = digit.resize((max(1, round(digit.width * scale)), max(1, round(digit.height * scale))), Pillow.Resampling.BOX)
     return _centre(np.asarray(fitted))
 
 
@@ -213,7 +217,9 @@ def _read(path: Path | str, max_bytes: int) -> bytes:
 def not_regular() -> InvalidImage:
     """The refusal of a symlink, a FIFO, a socket or a device."""
     return InvalidImage(
-        "not_a_regular_file", "Expected a regular file. Received: a link, FIFO, socket or device.", "Drop a copy of the file."
+        "not_a_regular_file",
+        "Expected a regular file. Received: a link, FIFO, socket or device.",
+        "Drop a copy of the file.",
     )
 
 

@@ -5,17 +5,13 @@ Importing this module imports TensorFlow (2 s, 560 MB), so nothing that needs no
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import: its C++ log lines are not for our journal
-
-import keras
 import numpy as np
-import tensorflow as tf
 
+from daemon.backend import keras, tf
 from daemon.config import ConfigError, Layer
 
 IMAGE_SHAPE = (28, 28, 1)
@@ -37,6 +33,7 @@ def build_model(layers: Sequence[Layer]) -> keras.Sequential:
 
     Raises:
         ConfigError: Keras knows no such layer, refuses its arguments, or the output is not (n, 10).
+
     """
     model = keras.Sequential([keras.Input(IMAGE_SHAPE)])
     for number, spec in enumerate(layers, start=1):
@@ -71,6 +68,7 @@ def read_model(path: Path) -> keras.Model:
 
     Raises:
         ModelError: it is no Keras model, has other shapes, or weights that are not finite.
+
     """
     try:
         model = keras.models.load_model(path, compile=False)
@@ -107,6 +105,7 @@ class LiveModel:
         path: the .h5.
         identity: the version and digest that results will name.
         batch_sizes: ascending; a batch is padded to the smallest that holds it.
+
     """
 
     def __init__(self, path: Path, identity: ModelIdentity, batch_sizes: Sequence[int]) -> None:
@@ -124,6 +123,7 @@ class LiveModel:
 
         Returns:
             (n, 10) float32, each row summing to 1.
+
         """
         largest = self._batch_sizes[-1]
         parts = [self._predict_batch(images[start : start + largest]) for start in range(0, len(images), largest)]

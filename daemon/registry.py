@@ -6,13 +6,13 @@ A version is `v0001.h5` plus its manifest `v0001.json`, which is written last: a
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from daemon.files import file_sha256, replace_symlink
 
 VERSION = re.compile(r"v\d{4,}")
 
@@ -29,6 +29,7 @@ class Version:
         name: such as "v0001".
         path: its .h5.
         manifest: the content of its .json; `sha256` is the digest of the .h5.
+
     """
 
     name: str
@@ -39,12 +40,21 @@ class Version:
     def sha256(self) -> str:
         return str(self.manifest["sha256"])
 
+    def describe(self) -> str:
+        """In one line: how good it is, and when it was trained."""
+        holdout = self.manifest["holdout"]
+        return (
+            f"{holdout['accuracy']:.2%} right on {holdout['images']} test images, "
+            f"{self.manifest['parameters']} parameters, made {self.manifest['created_at'][:10]}"
+        )
+
 
 class Registry:
     """The folder models/.
 
     Args:
         folder: models/; made when missing.
+
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,6 +76,7 @@ class Registry:
 
         Raises:
             RegistryError: there is no such version, or the .h5 is not the one that its manifest describes.
+
         """
         path, manifest_path = self.folder / f"{name}.h5", self.folder / f"{name}.json"
         try:
@@ -91,10 +102,11 @@ class Registry:
 
         Raises:
             RegistryError: there is no usable version.
+
         """
         link = self.folder / "current.h5"
         if link.is_symlink():
-            return self.version(Path(os.readlink(link)).stem)
+            return self.version(link.readlink().stem)
         names = self.names()
         if not names:
             raise RegistryError(f"{self.folder}: expected at least one model version. Received: none. Run `make train`.")
@@ -104,40 +116,6 @@ class Registry:
     def make_current(self, name: str) -> None:
         """Point current.h5 at a version."""
         replace_symlink(self.folder / "current.h5", f"{name}.h5")
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def replace_symlink(link: Path, target: str) -> None:
-    """Make `link` a symlink to `target`, replacing an older one in one step."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that, even after a power cut, it is whole or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _number(name: str) -> int:

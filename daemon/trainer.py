@@ -6,7 +6,6 @@ logs/training/<version>/, TensorBoard events in logs/tensorboard/<version>/, and
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -18,35 +17,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import keras
+import absl.logging
 import numpy as np
-import tensorflow as tf
 
+from daemon.backend import keras, tf
 from daemon.config import Augmentation, ConfigError, Settings, TrainingSettings, load_settings
 from daemon.dataset import Split, load_base_data, split_validation
+from daemon.files import file_sha256, sync_folder, write_durably
+from daemon.job import Job
 from daemon.model import CLASSES, as_input, build_model
-from daemon.registry import Registry, file_sha256, sync_folder, write_durably
+from daemon.registry import Registry
 
 STOPPED = 3  # exit code: SIGTERM came and nothing was saved
 
 
 class TrainingFailed(Exception):
     """The training gave no usable model; the message says why."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the child is to do.
-
-    Attributes:
-        config: the config.toml; the environment's overrides are inherited.
-        version: the name of the version to write, such as "v0002".
-        verbose: Keras' verbosity: 0 silent, 1 a progress bar, 2 a line an epoch.
-    """
-
-    config: str
-    version: str
-    verbose: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +47,9 @@ class Evaluation:
     def recall(self) -> list[float]:
         """The share of each digit's images that were read as that digit; 1.0 for a digit without images."""
         counts = self.confusion.sum(axis=1)
-        return [float(right / count) if count else 1.0 for right, count in zip(self.confusion.diagonal(), counts, strict=True)]
+        return [
+            float(right / count) if count else 1.0 for right, count in zip(self.confusion.diagonal(), counts, strict=True)
+        ]
 
 
 def compile_model(model: keras.Sequential, settings: TrainingSettings, steps: int) -> None:
@@ -69,6 +57,7 @@ def compile_model(model: keras.Sequential, settings: TrainingSettings, steps: in
 
     Raises:
         ConfigError: Keras knows no such optimizer.
+
     """
     try:
         optimizer = type(keras.optimizers.get(settings.optimizer))
@@ -103,6 +92,7 @@ def augment(images: tf.Tensor, limits: Augmentation) -> tf.Tensor:
 
     Returns:
         (n, 28, 28, 1) float32 in 0..1.
+
     """
     n = tf.shape(images)[0]
 
@@ -159,6 +149,7 @@ def train(job: Job, settings: Settings) -> Path:
     Raises:
         ConfigError: the data set, a layer or the optimizer is not usable.
         TrainingFailed: the weights are not finite, or SIGTERM came.
+
     """
     started = time.monotonic()
     chosen = settings.training
@@ -237,7 +228,7 @@ def stop_on_sigterm(model: keras.Model) -> list[int]:
     """Make SIGTERM end fit after the batch it is in; the returned list is not empty once it came."""
     received: list[int] = []
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, _frame: object) -> None:
         received.append(number)
         model.stop_training = True
 
@@ -275,6 +266,8 @@ def draw_history(history: dict[str, Sequence[float]], path: Path, version: str) 
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Do the job that the command line holds."""
+    absl.logging.set_verbosity(absl.logging.ERROR)  # Keras warns on every .h5 that it would like another format
     job = Job(**json.loads(arguments[0]))
     try:
         train(job, load_settings(Path(job.config)))
@@ -282,11 +275,6 @@ def main(arguments: Sequence[str]) -> int:
         print(f"training {job.version} failed: {error}", file=sys.stderr)
         return STOPPED if isinstance(error, TrainingFailed) else 2
     return 0
-
-
-def command(job: Job) -> list[str]:
-    """The command line that runs a job in a child process."""
-    return [sys.executable, "-m", "daemon.trainer", json.dumps(dataclasses.asdict(job))]
 
 
 if __name__ == "__main__":
