@@ -79,7 +79,7 @@ def rename_to_free_name(source: str, target: str) -> bool:
     if _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
         return True
     error = _last_error(target)
-    if error.errno in (errno.EEXIST, errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+    if error.errno in (errno.EEXIST, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EXDEV):
         return False
     raise error
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -179,14 +180,22 @@ def retire(name: str, sha256: str | None, work: Path, folder: Path) -> None:
 
 def _write_json(folder: Path, name: str, sha256: str | None, content: dict[str, Any]) -> None:
     temporary = f"{folder}/{TEMPORARY}/{os.getpid()}.json"
-    text = to_line(content)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        _write(temporary, to_line(content))
+        _move(temporary, folder, json_name(name, sha256, folder))
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)  # it holds space that the disk may not have
+        raise
+
+
+def _write(path: str, text: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         if os.write(descriptor, text) != len(text):  # a disk that fills up takes a part, and only then says so
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), temporary)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:
         os.close(descriptor)
-    _move(temporary, folder, json_name(name, sha256, folder))
 
 
 def _move(source: str, folder: Path, name: str) -> None:
@@ -217,7 +226,14 @@ def prepare(folder: Path) -> None:
 def remove_temporaries(folder: Path) -> None:
     """Remove what a crash left half-written; only while nobody writes."""
     for left in (folder / TEMPORARY).iterdir():
-        left.unlink()
+        left.unlink(missing_ok=True)
+
+
+def remove_orphaned_temporaries(folder: Path) -> None:
+    """Remove what processes left half-written that have ended since."""
+    for left in (folder / TEMPORARY).iterdir():
+        if not os.path.exists(f"/proc/{left.stem}"):
+            left.unlink(missing_ok=True)
 
 
 def timestamp(seconds: float) -> str:
@@ -251,7 +267,7 @@ def _holder(path: str) -> tuple[str, str | None] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symlink, a socket
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES):  # a symlink, a socket, somebody's own
             return FOREIGN
         raise
     try:
