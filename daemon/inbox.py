@@ -326,6 +326,9 @@ class WakingEmitter(InotifyEmitter):
         super().__init__(*args, **kwargs)
         self._look, self._overflows = look, overflows
 
+    def build_and_queue_event(self, event: object, /) -> None:
+        """No event objects: nobody takes them, and watchdog would walk through new folders for them, recursively."""
+
     def on_thread_start(self) -> None:
         self._inotify = WakingWatch(
             self._inotify_fd,

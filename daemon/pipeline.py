@@ -431,7 +431,7 @@ class Pipeline:
             if rejection.reason in UNFINISHED and self._is_young(rejection.drop) and self._inbox.put_back(rejection.drop):
                 self._ended([rejection.drop])
                 return
-            publish_rejection(self._folders.rejected, rejection, time.time())
+            publish_rejection(self._folders.rejected, rejection, time.time(), self._folders.work)
         except OSError as error:
             self._not_published(partial(self._refuse, rejection), error)
             return

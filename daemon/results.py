@@ -98,14 +98,22 @@ def publish_predictions(folder: Path, batch: Predictions) -> None:
         _write_json(folder, drop.name, image.sha256, content)
 
 
-def publish_rejection(folder: Path, rejection: Rejection, now: float) -> None:
+def publish_rejection(folder: Path, rejection: Rejection, now: float, work: Path) -> None:
     """Make the JSON of a rejection appear, whole, below rejected/. Doing it again changes nothing.
+
+    Args:
+        folder: rejected/.
+        rejection: of a file that is still in `work`.
+        now: in seconds since the epoch.
+        work: the folder with the original, whose identity names what has no digest.
 
     Raises:
         OSError: the machine failed.
 
     """
-    _write_json(folder, rejection.drop.name, rejection.sha256, rejection_json(rejection, now))
+    name, sha256 = rejection.drop.name, rejection.sha256
+    identity = None if sha256 else _identity(f"{work}/{name}")
+    _write_json(folder, name, sha256, rejection_json(rejection, now), identity)
 
 
 def prediction_json(batch: Predictions) -> Iterator[dict[str, Any]]:
@@ -178,11 +186,11 @@ def retire(name: str, sha256: str | None, work: Path, folder: Path) -> None:
         os.unlink(source)  # rename(2) leaves both names where they are links to one file
 
 
-def _write_json(folder: Path, name: str, sha256: str | None, content: dict[str, Any]) -> None:
+def _write_json(folder: Path, name: str, sha256: str | None, content: dict[str, Any], identity: str | None = None) -> None:
     temporary = f"{folder}/{TEMPORARY}/{os.getpid()}.json"
     try:
         _write(temporary, to_line(content))
-        _move(temporary, folder, json_name(name, sha256, folder))
+        _move(temporary, folder, json_name(name, sha256, folder, identity))
     except OSError:
         with suppress(OSError):
             os.unlink(temporary)  # it holds space that the disk may not have
@@ -209,13 +217,17 @@ def _move(source: str, folder: Path, name: str) -> None:
         os.rename(source, f"{folder}/{_with_ending(name.replace('/', '~'), '', '')}")
 
 
-def json_name(name: str, sha256: str | None, folder: Path) -> str:
-    """The name for a drop's JSON in `folder`: plain, or content-addressed where the plain one is taken."""
+def json_name(name: str, sha256: str | None, folder: Path, identity: str | None = None) -> str:
+    """The name for a drop's JSON in `folder`: plain, or content-addressed where the plain one is taken.
+
+    A file whose content was not read has an `identity` in the digest's place, and the plain name is taken as soon as an
+    original has it: that one was retired before.
+    """
     plain = _with_ending(name, "", ".json")
-    holder = _holder(f"{folder}/{plain}")
-    if holder in (None, (printable(name), sha256)):
+    free = identity is None or not os.path.lexists(f"{folder}/{_with_ending(name, '', '')}")
+    if free and _holder(f"{folder}/{plain}") in (None, (printable(name), sha256)):
         return plain
-    return _with_ending(name, f"~{(sha256 or hashlib.sha256(os.fsencode(name)).hexdigest())[:8]}", ".json")
+    return _with_ending(name, f"~{(sha256 or identity or '')[:8]}", ".json")
 
 
 def prepare(folder: Path) -> None:
@@ -256,8 +268,12 @@ def _with_ending(name: str, tag: str, ending: str) -> str:
 
 def _identity(path: str) -> str:
     """A digest of which file this is, for one whose content was not read; a rename does not change it."""
-    status = os.lstat(path)
-    return hashlib.sha256(f"{status.st_ino} {status.st_mtime_ns}".encode()).hexdigest()
+    try:
+        status = os.lstat(path)
+        which = f"{status.st_ino} {status.st_mtime_ns}"
+    except FileNotFoundError:  # somebody took it away: there is nothing to tell it from
+        which = path
+    return hashlib.sha256(os.fsencode(which)).hexdigest()
 
 
 def _holder(path: str) -> tuple[str, str | None] | None:

@@ -360,7 +360,8 @@ class Daemon:
         nursery: where it is born.
         root: its folder.
         environment: overrides of the configuration, beside those that make tests quick.
-        user: a numeric user to run as, instead of the caller.
+        log: the file that gets what it says; one that is removed when all went well unless given.
+        limits: what it may not do: `deny_inotify`, `obey_modes`.
 
     """
 
@@ -369,15 +370,15 @@ class Daemon:
         nursery: Nursery,
         root: Path,
         environment: dict[str, str] | None = None,
-        user: int | None = None,
         log: Path | None = None,
         **limits: Any,
     ) -> None:
         self.root, self._nursery = root, nursery
         self.log = log or Path(tempfile.mkstemp(prefix="digitd-", suffix=".log")[1])
         self._environment = FAST | (environment or {})
-        self._user, self._limits = user, limits
+        self._limits = limits
         self.pid = 0
+        self.idle_mb = 0.0  # resident memory when it had nothing to do; noted by tests
         self._pidfd = -1
         self._address = ""
 
@@ -395,7 +396,7 @@ class Daemon:
     def start(self, ready: bool = True) -> Self:
         """Start it, and wait until it is ready."""
         run = {"config": str(self.root / "config.toml"), "environment": self._environment, "log": str(self.log)}
-        self.pid = self._nursery.ask(run=run | {"user": self._user} | self._limits)["pid"]
+        self.pid = self._nursery.ask(run=run | self._limits)["pid"]
         self._pidfd = os.pidfd_open(self.pid)
         if ready:
             until(lambda: not self.alive or self.ready, what="/readyz says yes")
@@ -549,14 +550,27 @@ def resident_mb(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def traced(threads: Sequence[int], *injections: str, trace: str = FILE_CHANGING, log: Path | None = None) -> Iterator[Path]:
-    """Attach strace to threads or processes while the block runs, with faults injected into their system calls."""
+def traced(
+    threads: Sequence[int], *injections: str, trace: str = FILE_CHANGING, log: Path | None = None, paths: Sequence[str] = ()
+) -> Iterator[Path]:
+    """Attach strace to threads or processes while the block runs, with faults injected into their system calls.
+
+    Args:
+        threads: by id; of one alone only that thread is traced, of several their new threads and children too.
+        injections: what strace's `inject=` takes.
+        trace: kinds of calls to look at.
+        log: where to write the calls.
+        paths: look only at calls that name one of these, or a file opened by that name.
+
+    """
     own_log = log or Path(tempfile.mkstemp(prefix="strace-")[1])
     command = ["strace", "-y", "-s", "200", "-o", str(own_log), "-e", f"trace={trace}", "-e", "signal=none"]
     for injection in injections:
         command += ["-e", f"inject={injection}"]
     for thread in threads:
         command += ["-p", str(thread)]
+    for path in paths:
+        command += ["-P", path]
     if len(threads) != 1:
         command.insert(1, "-f")
     with tempfile.TemporaryFile() as said:

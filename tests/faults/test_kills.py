@@ -28,6 +28,7 @@ from tests.faults.harness import (
     lay_out,
     mounted,
     names_in,
+    parent_of,
     threads_of,
     traced,
     until,
@@ -167,10 +168,8 @@ def test_decoders_killed_at_random_moments_are_replaced(nursery: Nursery, place:
         for _ in range(100 if FULL else 8):
             drops.drop_digits(300)
             pause_at_most(chance, 0.1)
-            family = daemon.family[1:]
-            if family:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(chance.choice(family), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice([*daemon.workers, *map(parent_of, daemon.workers)]), signal.SIGKILL)
         daemon.settle(180)
         check_all_done(root, drops)
         assert daemon.metric("digitd_images_total") == drops.count

@@ -22,11 +22,14 @@ from tests.faults.harness import (
     check_all_done,
     check_nothing_lost,
     cut_power,
+    files_below,
     is_settled,
     lay_out,
     make_ext4,
     names_in,
     shell,
+    threads_of,
+    traced,
     until,
     why_no_root,
 )
@@ -83,15 +86,10 @@ def test_a_power_cut_at_any_moment_loses_nothing(nursery: Nursery, machine: Mach
         drops.persist()
         daemon = Daemon(nursery, root, {"DIGITD_INFERENCE__SYNC_SECONDS": "0.02"}, log=tmp_path / "log")
         daemon.start()
-        family = daemon.family
         answered = len(names_in(root / "results"))
         progress = chance.randrange(WAITING)
         until(lambda: is_settled(root) or len(names_in(root / "results")) >= answered + progress)  # noqa: B023
-        machine.cut((LOG_FLUSH, NO_LOG_FLUSH)[number % 2])
-        daemon.kill()
-        daemon.wait_gone(family)
-        machine.unmount()
-        machine.mount()
+        power_comes_back(machine, daemon, (LOG_FLUSH, NO_LOG_FLUSH)[number % 2])
         middle += not is_settled(root)
         empty += sum(not (root / "results" / name).stat().st_size for name in names_in(root / "results"))
         check_nothing_lost(root, drops, cut=True)
@@ -103,3 +101,51 @@ def test_a_power_cut_at_any_moment_loses_nothing(nursery: Nursery, machine: Mach
         f"\npower cuts: {CUTS}, {middle} in mid-work; {drops.count} files, {told} results; {empty} were empty and made again"
     )
     assert middle > 0
+
+
+def test_a_power_cut_during_the_sync_loses_nothing(nursery: Nursery, machine: Machine, tmp_path: Path) -> None:
+    """When the lights go out while results are being made durable, their originals are still where they are swept again."""
+    root = lay_out(machine.point / "root")
+    drops = Drops(root / "inbox")
+    daemon = Daemon(nursery, root, log=tmp_path / "log").start()
+    drops.drop_mixture()
+    daemon.settle()
+    drops.persist()
+    with traced(threads_of(daemon.pid), "syncfs:delay_enter=3000000", trace="syncfs", log=tmp_path / "calls"):
+        before = len(files_below(root / "results"))
+        drops.drop_mixture()
+        drops.persist()
+        until(lambda: len(files_below(root / "results")) > before and "syncfs(" in (tmp_path / "calls").read_text())
+        power_comes_back(machine, daemon, LOG_FLUSH)
+    recovers(nursery, root, drops)
+
+
+def test_a_power_cut_right_after_retiring_loses_nothing(nursery: Nursery, machine: Machine, tmp_path: Path) -> None:
+    """When the lights go out just as originals have left work/, their results are on the disk."""
+    root = lay_out(machine.point / "root")
+    drops = Drops(root / "inbox")
+    for flags in (LOG_FLUSH, NO_LOG_FLUSH):
+        daemon = Daemon(nursery, root, log=tmp_path / "log").start()
+        drops.drop_mixture()
+        drops.persist()
+        daemon.settle()
+        power_comes_back(machine, daemon, flags)
+        recovers(nursery, root, drops)
+
+
+def power_comes_back(machine: Machine, daemon: Daemon, flags: int) -> None:
+    """Cut the power, end what runs, start the machine again."""
+    family = daemon.family
+    machine.cut(flags)
+    daemon.kill()
+    daemon.wait_gone(family)
+    machine.unmount()
+    machine.mount()
+
+
+def recovers(nursery: Nursery, root: Path, drops: Drops) -> None:
+    """Nothing was lost, and the next daemon finishes the work."""
+    check_nothing_lost(root, drops, cut=True)
+    with Daemon(nursery, root) as daemon:
+        daemon.settle()
+    check_all_done(root, drops)
