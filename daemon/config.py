@@ -111,6 +111,36 @@ class TrainingSettings(Table):
     layers: Annotated[list[Layer], Field(min_length=1)]
 
 
+class RetrainSettings(Table):
+    """When to retrain, and how a champion learns from corrections."""
+
+    cron: str = "0 3 * * *"
+    interval_hours: Annotated[float, Field(ge=0)] = 0.0
+    after_corrections: Annotated[int, Field(ge=0)] = 50
+    quiet_seconds: Seconds = 60.0
+    max_hours: Seconds = 6.0
+    steps: PositiveInt = 1200
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    corrections_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: PositiveInt = 6
+
+
+class GateSettings(Table):
+    """What a candidate must show before it takes the champion's place."""
+
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.0025
+    significance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    min_corrections: PositiveInt = 10
+    recall_floor: Share = 0.97
+    canary_accuracy: Share = 0.9
+
+
+class RetentionSettings(Table):
+    """What is kept."""
+
+    versions: Annotated[int, Field(ge=2)] = 20
+
+
 class HttpSettings(Table):
     """Where /metrics, /livez and /readyz are served."""
 
@@ -125,6 +155,9 @@ class Settings(Table):
     inbox: InboxSettings = InboxSettings()
     inference: InferenceSettings = InferenceSettings()
     training: TrainingSettings
+    retrain: RetrainSettings = RetrainSettings()
+    gate: GateSettings = GateSettings()
+    retention: RetentionSettings = RetentionSettings()
     http: HttpSettings = HttpSettings()
     _file: Path = PrivateAttr(default=Path("config.toml"))
 
