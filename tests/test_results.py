@@ -31,6 +31,7 @@ SEVEN = [0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.991, 0.001, 0.001]
 
 
 def sha(content: bytes) -> str:
+    """The digest that names this content."""
     return hashlib.sha256(content).hexdigest()
 
 
