@@ -1,6 +1,5 @@
 """model.py: building the network from the configuration, and the model that is live."""
 
-import os
 from pathlib import Path
 
 import h5py
@@ -148,4 +147,3 @@ def test_a_model_with_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         read_model(path)
     assert not marker.exists()
-    assert os.path.exists(path)
