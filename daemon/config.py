@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 ENVIRONMENT_PREFIX = "DIGITD_"
 ENVIRONMENT_CONFIG = "DIGITD_CONFIG"  # names the file itself; every other variable names a key
@@ -67,11 +67,12 @@ class InferenceSettings(Table):
     review_below: Share = 0.6
     sync_seconds: Seconds = 1.0
 
-    @model_validator(mode="after")
-    def _ascending(self) -> InferenceSettings:
-        if self.batch_sizes != sorted(set(self.batch_sizes)):
-            raise ValueError("batch_sizes must ascend without repetition")
-        return self
+    @field_validator("batch_sizes")
+    @classmethod
+    def _ascending(cls, sizes: list[int]) -> list[int]:
+        if sizes != sorted(set(sizes)):
+            raise ValueError("numbers that ascend without repetition")
+        return sizes
 
 
 class Augmentation(Table):
@@ -237,7 +238,8 @@ def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple
 def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) -> str:
     """One sentence for one of pydantic's findings."""
     location = tuple(str(part) for part in detail["loc"])
-    where = f"environment variable {overridden[location]}" if location in overridden else str(file)
+    variable = next((overridden[key] for n in range(1, len(location) + 1) if (key := location[:n]) in overridden), None)
+    where = f"environment variable {variable}" if variable else str(file)
     key = f"[{'.'.join(location[:-1])}] {location[-1]}" if len(location) > 1 else ".".join(location)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
