@@ -227,8 +227,8 @@ def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple
         except tomllib.TOMLDecodeError:
             value = text
         table: Any = tables
-        for name in key[:-1]:
-            table = table.setdefault(name, {}) if isinstance(table, dict) else {}
+        for part in key[:-1]:
+            table = table.setdefault(part, {}) if isinstance(table, dict) else {}
         if isinstance(table, dict):
             table[key[-1]] = value
         sources[key] = variable
@@ -238,7 +238,7 @@ def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple
 def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) -> str:
     """One sentence for one of pydantic's findings."""
     location = tuple(str(part) for part in detail["loc"])
-    variable = next((overridden[key] for n in range(1, len(location) + 1) if (key := location[:n]) in overridden), None)
+    variable = next((overridden[head] for n in range(1, len(location) + 1) if (head := location[:n]) in overridden), None)
     where = f"environment variable {variable}" if variable else str(file)
     key = f"[{'.'.join(location[:-1])}] {location[-1]}" if len(location) > 1 else ".".join(location)
     if detail["type"] == "extra_forbidden":
@@ -256,6 +256,6 @@ def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) ->
 
 def _known_keys(location: tuple[str, ...]) -> list[str]:
     model: Any = Settings
-    for name in location:
-        model = model.model_fields[name].annotation
+    for part in location:
+        model = model.model_fields[part].annotation
     return list(model.model_fields)

@@ -140,6 +140,7 @@ def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded
 
     Returns:
         What became of each; `left` is empty.
+
     """
     whole = Decoded([], [], np.empty((0, 28, 28), np.uint8), [], [], [])
     decoders = Decoders(folder, folder, limits)

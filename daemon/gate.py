@@ -20,6 +20,7 @@ class Verdict:
     Attributes:
         verdict: "promoted", "refused" or "insufficient_evidence".
         reason: one or more sentences.
+
     """
 
     verdict: str
@@ -32,6 +33,7 @@ class Answers:
 
     Attributes:
         truth, champion, candidate: (n,) digits.
+
     """
 
     truth: np.ndarray
@@ -69,6 +71,7 @@ def decide(holdout: Answers, corrections: Answers, best_accuracy: float, setting
     Returns:
         `promoted` if it is non-inferior on the hold-out and not worse on the corrections; `refused` where it is shown to
         be worse on either; else `insufficient_evidence`.
+
     """
     (champion, candidate), (lost, won) = holdout.accuracies, holdout.discordant
     story = (
@@ -87,7 +90,8 @@ def decide(holdout: Answers, corrections: Answers, best_accuracy: float, setting
     ):
         if after < min(settings.recall_floor, before):
             return Verdict(
-                REFUSED, f"{story} Only {after:.2%} of the {digit}s are read as such; the floor is {settings.recall_floor:.2%}."
+                REFUSED,
+                f"{story} Only {after:.2%} of the {digit}s are read as such; the floor is {settings.recall_floor:.2%}.",
             )
     if p_inferior >= settings.significance:
         return Verdict(
@@ -134,6 +138,7 @@ def non_inferiority_p(won: int, lost: int, n: int, margin: float) -> float:
 
     Returns:
         p, 0 to 1; small where the candidate is shown to be non-inferior. 1.0 without images.
+
     """
     if n == 0:
         return 1.0
