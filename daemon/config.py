@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -180,6 +181,18 @@ class Settings(Table):
     def folder(self, name: str) -> Path:
         """The absolute path of one of the folders in `[paths]`, such as "inbox"."""
         return self.root / str(getattr(self.paths, name))
+
+    def by_key(self) -> dict[str, Any]:
+        """Every value under its dotted key, such as "inbox.rescan_seconds"."""
+        return dict(_flatten("", self.model_dump()))
+
+
+def _flatten(prefix: str, tables: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            yield from _flatten(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", value
 
 
 FOLDERS = ("inbox", "work", "results", "processed", "rejected", "corrections", "models", "logs")

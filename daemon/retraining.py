@@ -77,7 +77,7 @@ class Trainer:
     def __init__(
         self, settings: Settings, registry: Registry, on_progress: Callable[[dict[str, float]], None] = lambda _: None
     ) -> None:
-        self._settings, self._registry, self._on_progress = settings, registry, on_progress
+        self.settings, self._registry, self._on_progress = settings, registry, on_progress
         self.stop = threading.Event()
 
     def run(self, why: str, even_if_nothing_new: bool = False, verbose: int = 0) -> Run:
@@ -116,20 +116,20 @@ class Trainer:
 
     def _train(self, name: str, lock: int, verbose: int) -> dict[str, Any]:
         """Run the child to its end; give its report."""
-        folder = self._settings.folder("logs") / "training" / name
+        folder = self.settings.folder("logs") / "training" / name
         folder.mkdir(parents=True, exist_ok=True)
-        job = Job(str(self._settings.file), name, self._registry.current_name(), verbose, background=not verbose)
+        job = Job(str(self.settings.file), name, self._registry.current_name(), verbose, background=not verbose)
         with contextlib.ExitStack() as stack:
             output = None if verbose else stack.enter_context((folder / "trainer.log").open("wb"))
             # The lock goes with the child, so that no other training begins should this process be killed.
             child = subprocess.Popen(job.command(), stdout=output, stderr=output, pass_fds=(lock,))  # noqa: S603 -- ourselves
             stack.callback(_end, child)
-            limit = time.monotonic() + self._settings.retrain.max_hours * 3600
+            limit = time.monotonic() + self.settings.retrain.max_hours * 3600
             while child.poll() is None:
                 if self.stop.wait(POLL_SECONDS):
                     raise TrainingEnded("stopped", "the daemon stopped")
                 if time.monotonic() > limit:
-                    raise TrainingEnded("failed", f"it took longer than {self._settings.retrain.max_hours:g} hours")
+                    raise TrainingEnded("failed", f"it took longer than {self.settings.retrain.max_hours:g} hours")
                 with contextlib.suppress(OSError, ValueError):
                     self._on_progress(json.loads((folder / "progress.json").read_bytes()))
         if child.returncode != 0:
@@ -143,16 +143,16 @@ class Trainer:
         champion = report["champion"]
         if champion is None:
             return Verdict(PROMOTED, "The first version: there is no champion to compare it with.")
-        with np.load(self._settings.folder("logs") / "training" / name / "answers.npz") as file:
+        with np.load(self.settings.folder("logs") / "training" / name / "answers.npz") as file:
             holdout, corrections = (
                 Answers(*(file[f"{part}_{what}"] for what in ("truth", "champion", "candidate")))
                 for part in ("holdout", "corrections")
             )
-        return decide(holdout, corrections, self._best_accuracy(champion, report), self._settings.gate)
+        return decide(holdout, corrections, self._best_accuracy(champion, report), self.settings.gate)
 
     def _keep(self, name: str, report: dict[str, Any], run: Run, **facts: Any) -> None:
         """Write the verdict down: report, ledger, and current.h5 where it was promoted."""
-        path = self._settings.folder("logs") / "training" / name / "report.json"
+        path = self.settings.folder("logs") / "training" / name / "report.json"
         write_durably(path, json.dumps(report | {"verdict": run.result, "reason": run.reason}, indent=2).encode())
         self._registry.record(
             run.result,
@@ -166,8 +166,8 @@ class Trainer:
         )
         if run.result == PROMOTED:
             self._registry.make_current(name, f"promoted by the gate ({facts['why']})")
-        for removed in self._registry.remove_old(self._settings.retention.versions):
-            log.info("removed %s: only the newest %d versions are kept", removed, self._settings.retention.versions)
+        for removed in self._registry.remove_old(self.settings.retention.versions):
+            log.info("removed %s: only the newest %d versions are kept", removed, self.settings.retention.versions)
 
     def _best_accuracy(self, champion: str, report: dict[str, Any]) -> float:
         """The best hold-out accuracy of any promoted version that was measured on the same data."""
@@ -184,15 +184,15 @@ class Trainer:
 
     def _fingerprint(self) -> str:
         """A digest of all that a training learns from: corrections, data set and configuration."""
-        corrections = self._settings.folder("corrections")
+        corrections = self.settings.folder("corrections")
         labels = sorted((name[0], file_sha256(corrections / name)) for name, _ in list_corrections(corrections))
-        dataset = self._settings.root / self._settings.training.dataset
+        dataset = self.settings.root / self.settings.training.dataset
         status = dataset.stat() if dataset.exists() else None
         learnt = [
             labels,
             [status.st_size, status.st_mtime_ns] if status else None,
-            self._settings.training.model_dump(),
-            self._settings.retrain.model_dump(include={"steps", "learning_rate", "corrections_share", "patience"}),
+            self.settings.training.model_dump(),
+            self.settings.retrain.model_dump(include={"steps", "learning_rate", "corrections_share", "patience"}),
         ]
         return hashlib.sha256(json.dumps(learnt, sort_keys=True).encode()).hexdigest()
 
@@ -229,10 +229,13 @@ class Retraining:
 
     def start(self) -> None:
         """Start the clock; a run that fell into the time when the daemon was down comes at once, and only once."""
+        missed = self._trigger and self._trigger.get_next_fire_time(None, datetime.fromtimestamp(self._last, UTC))
+        now = datetime.now(UTC)
+        self._add_scheduled(**({"next_run_time": now} if missed and missed <= now else {}))
+        self._scheduler.start()
+
+    def _add_scheduled(self, **when: datetime) -> None:
         if self._trigger is not None:
-            now = datetime.now(UTC)
-            last = datetime.fromtimestamp(self._last, UTC)
-            missed = self._trigger.get_next_fire_time(last, last)
             self._scheduler.add_job(
                 self._run,
                 self._trigger,
@@ -241,9 +244,22 @@ class Retraining:
                 misfire_grace_time=None,
                 coalesce=True,
                 max_instances=1,
-                **({"next_run_time": now} if missed and missed <= now else {}),
+                **when,
             )
-        self._scheduler.start()
+
+    def apply(self, settings: Settings) -> None:
+        """Put a changed configuration in force: for the next training, and for when it comes.
+
+        Raises:
+            ConfigError: [retrain] names no schedule; the old one stays.
+
+        """
+        if settings.retrain != self._settings.retrain:
+            self._trigger = schedule(settings.retrain)
+            if self._scheduler.get_job(SCHEDULED):
+                self._scheduler.remove_job(SCHEDULED)
+            self._add_scheduled()
+        self._settings = self._trainer.settings = settings
 
     def close(self) -> None:
         """End a training that runs, and the clock."""

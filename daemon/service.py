@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
-from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, Settings
+from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, ConfigError, Settings, load_settings
 from daemon.corrections import CorrectionWatch
 from daemon.decoding import Decoders
 from daemon.http import HttpServer
@@ -36,6 +37,17 @@ HEARTBEAT_SECONDS = 1.0
 PASS_SECONDS = 0.25  # how long a pass of the pipeline waits for something to happen
 STALLED_SECONDS = 30.0  # a thread that made no pass for so long does not move
 FINISH_SECONDS = 3.0  # after SIGTERM, for what is claimed to get its result
+# What SIGHUP puts in force while images walk; [training] is read by each training anew. All else needs a restart.
+LIVE = (
+    "inbox.rescan_seconds",
+    "inbox.grace_seconds",
+    "inbox.ignore",
+    "inference.review_below",
+    "training.",
+    "retrain.",
+    "gate.",
+    "retention.",
+)
 
 
 class StartError(Exception):
@@ -53,11 +65,14 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stop = threading.Event()
+        self._reload = threading.Event()
+        self._in_force = settings.by_key()
+        self._reloads: list[Callable[[Settings], None]] = []  # what each part does with settings that change live
         self._failed = False
         self._beats: list[Callable[[], float]] = []  # when each thread made its last pass
 
     def run(self) -> int:
-        """Start, wait for SIGTERM or SIGINT, stop.
+        """Start, wait for SIGTERM or SIGINT, stop. SIGHUP reads the configuration again.
 
         Returns:
             The exit code: 0, or 1 where a thread died.
@@ -69,12 +84,19 @@ class Service:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        on_terminal = os.isatty(0)
         threading.excepthook = self._on_thread_death
         with ExitStack() as stack:
             self._start(stack)
             while not self._stop.wait(HEARTBEAT_SECONDS):
                 if not self._dead():
                     notify("WATCHDOG=1")
+                if self._reload.is_set():
+                    self._reload.clear()
+                    if on_terminal and not os.isatty(0):
+                        break  # SIGHUP because the terminal that it was started on was closed
+                    self._read_again()
             notify("STOPPING=1")
             log.info("stopping")
         log.info("stopped")
@@ -126,12 +148,14 @@ class Service:
             settings,
             steps,
         )
+        self._reloads.append(lambda new: steps.put(partial(pipeline.apply, new)))
         stack.enter_context(_Loop("retire", lambda: retirement.run_once(PASS_SECONDS)))
         stack.callback(_finish, pipeline)
         stack.enter_context(_Loop("pipeline", lambda: pipeline.run_once(PASS_SECONDS)))
         self._beats += [lambda: retirement.last_pass, lambda: pipeline.last_pass]
         stack.enter_context(_Loop("models", swapper.run_once, rest=HEARTBEAT_SECONDS))
         retraining = self._retraining(metrics, registry)
+        self._reloads.append(retraining.apply)
         stack.callback(retraining.close)
         retraining.start()
         stack.enter_context(_Loop("retraining", retraining.run_once, rest=HEARTBEAT_SECONDS))
@@ -146,6 +170,34 @@ class Service:
         watch = CorrectionWatch(corrections, self._settings.folder("results"), journal, metrics)
         return Retraining(self._settings, registry, watch, metrics)
 
+    def _read_again(self) -> None:
+        """Put in force what can change live; name what needs a restart. A wrong configuration changes nothing."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            new = load_settings(self._settings.file)
+        except ConfigError as error:
+            log.error("the configuration stays as it was: %s", error)
+        else:
+            try:
+                for apply in self._reloads:
+                    apply(new)
+            except ConfigError as error:
+                log.error("not all of the configuration is in force: %s", error)
+            self._report_changes(new.by_key())
+        notify("READY=1")
+
+    def _report_changes(self, new: dict[str, Any]) -> None:
+        for key in sorted(self._in_force.keys() | new.keys()):
+            old, value = self._in_force.get(key), new.get(key)
+            if value == old:
+                continue
+            if key.startswith(LIVE):
+                log.info("%s is now %r; it was %r", key, value, old)
+                self._in_force[key] = value
+            else:
+                log.warning("%s = %r needs a restart; %r stays in force", key, value, old)
+        log.info("read %s again", self._settings.file)
+
     def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
@@ -158,6 +210,9 @@ class Service:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stop.set()
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload.set()
 
     def _on_thread_death(self, args: threading.ExceptHookArgs) -> None:
         log.critical(
