@@ -26,6 +26,7 @@ from watchdog.events import FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
+from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
 from daemon.config import LOCK, InboxSettings
 from daemon.files import printable, rename_to_free_name
@@ -63,9 +64,8 @@ class Inbox:
 
     def __init__(self, inbox: Path, work: Path, settings: InboxSettings, metrics: Metrics, wake: Callable[[], None]) -> None:
         self._inbox, self._work = str(inbox), str(work)
-        self._settings, self._metrics, self._wake = settings, metrics, wake
-        self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in settings.ignore) or r"(?!)").match
-        self._look = True
+        self._metrics, self._wake = metrics, wake
+        self.apply(settings)
         self._held_up = False  # a drop waits because its name is still in work/
         self._listing: deque[str] = deque()
         self._listed = time.monotonic()
@@ -76,6 +76,12 @@ class Inbox:
         self._not_before: dict[str, float] = {}
         self._watch = Watch(inbox, self.look, metrics)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # a writer who meets our lease sends it; its default is to kill us
+
+    def apply(self, settings: InboxSettings) -> None:
+        """Put `rescan_seconds` and `ignore` in force, and look at once."""
+        self._settings = settings
+        self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in settings.ignore) or r"(?!)").match
+        self._look = True
 
     def look(self) -> None:
         """Say that the folder may have changed. Any thread may call this."""
@@ -326,7 +332,7 @@ class WakingEmitter(InotifyEmitter):
         super().__init__(*args, **kwargs)
         self._look, self._overflows = look, overflows
 
-    def build_and_queue_event(self, event: object, /) -> None:
+    def build_and_queue_event(self, event: GroupedInotifyEvent, *, full_events: bool = False) -> None:
         """No event objects: nobody takes them, and watchdog would walk through new folders for them, recursively."""
 
     def on_thread_start(self) -> None:

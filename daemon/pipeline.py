@@ -196,14 +196,18 @@ class Pipeline:
     ) -> None:
         self._inbox, self._decoders, self._model, self._retirement = inbox, decoders, model, retirement
         self._folders, self._readiness, self._metrics = folders, readiness, metrics
-        self._review_below = settings.inference.review_below
-        self._grace_seconds = settings.inbox.grace_seconds
+        self._review_below, self._grace_seconds = settings.inference.review_below, settings.inbox.grace_seconds
         self._steps = steps
         self._in_flight = 0  # images that are claimed and not published
         self._again: deque[tuple[float, Callable[[], None]]] = deque()  # (when, what) to try once more
         self._unreadable: set[str] = set()  # names in work/ that the machine could not read
         self._paused_until = 0.0
         self.last_pass = time.monotonic()
+
+    def apply(self, settings: Settings) -> None:
+        """Put in force what may change while images walk; a step, so that it comes between batches."""
+        self._review_below, self._grace_seconds = settings.inference.review_below, settings.inbox.grace_seconds
+        self._inbox.apply(settings.inbox)
 
     @property
     def idle(self) -> bool:
@@ -431,7 +435,7 @@ class Pipeline:
             if rejection.reason in UNFINISHED and self._is_young(rejection.drop) and self._inbox.put_back(rejection.drop):
                 self._ended([rejection.drop])
                 return
-            publish_rejection(self._folders.rejected, rejection, time.time(), self._folders.work)
+            publish_rejection(self._folders.work, self._folders.rejected, rejection, time.time())
         except OSError as error:
             self._not_published(partial(self._refuse, rejection), error)
             return

@@ -626,7 +626,7 @@ def make_ext4(folder: Path, megabytes: int) -> Path:
     image = folder / "image"
     with image.open("wb") as file:
         file.truncate(megabytes << 20)
-    shell("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-N", "20000", str(image))
+    shell("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-N", "100000", str(image))
     return image
 
 
