@@ -29,24 +29,13 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
 from daemon.config import LOCK, InboxSettings
-from daemon.files import printable, rename_to_free_name
+from daemon.files import is_own_fault, printable, rename_to_free_name
 from daemon.metrics import Metrics
 from daemon.results import TEMPORARY, Drop
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0  # between two tries on a file that could not be taken
-FILE_FAULTS = {  # of a rename: the file's own, as long as both folders are what they should be
-    errno.EPERM,
-    errno.EACCES,
-    errno.EBUSY,
-    errno.EXDEV,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.ENOTEMPTY,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-}
 DEEPEST_FOLDER = 1024  # bytes of a path below the inbox; with the longest root, name and tag it must fit into PATH_MAX
 OURS = {LOCK, TEMPORARY}  # names that the daemon itself uses in work/ and results/
 
@@ -225,7 +214,7 @@ class Inbox:
         except FileNotFoundError:
             return None  # it was taken away, or renamed
         except OSError as error:
-            if error.errno not in FILE_FAULTS or not self._folders_are_sound():
+            if not is_own_fault(error, Path(self._inbox), Path(self._work)):
                 raise
             self._not_before[name] = time.monotonic() + self._settings.rescan_seconds
             self._complain(name, f"cannot be moved to work/: {error.strerror}; it stays in the inbox")
@@ -233,11 +222,6 @@ class Inbox:
         self._in_flight.add(name)
         self._unanswered[name] = status.st_ctime
         return Drop(name, status.st_ctime)
-
-    def _folders_are_sound(self) -> bool:
-        """Whether files can move from inbox/ to work/, as far as the two folders go."""
-        same = os.stat(self._inbox).st_dev == os.stat(self._work).st_dev
-        return same and os.access(self._inbox, os.W_OK | os.X_OK) and os.access(self._work, os.W_OK | os.X_OK)
 
     def _complain(self, name: str, text: str) -> None:
         if name not in self._complained:

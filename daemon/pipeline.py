@@ -19,7 +19,7 @@ import numpy as np
 
 from daemon.config import Settings
 from daemon.decoding import Decoded, Decoders, DecodersLost
-from daemon.files import printable, sync_file_system
+from daemon.files import is_own_fault, printable, sync_file_system
 from daemon.inbox import Inbox
 from daemon.metrics import Metrics
 from daemon.model import LiveModel
@@ -117,6 +117,7 @@ class Retirement:
         self._sync_seconds = sync_seconds
         self._queue: queue.SimpleQueue[list[Answered]] = queue.SimpleQueue()
         self._group: list[Answered] = []
+        self._immovable: set[str] = set()
         self._due = float("inf")
         self.last_pass = time.monotonic()
 
@@ -148,26 +149,45 @@ class Retirement:
         started = time.monotonic()
         fault: OSError | None = None
         try:
-            sync_file_system(self._folders.results)
-            if self._folders.rejected.stat().st_dev != self._folders.results.stat().st_dev:
-                sync_file_system(self._folders.rejected)
+            self._sync()
         except OSError as error:
             fault, self._group = error, group
         else:
             for answered in group:
                 try:
-                    retire(answered.name, answered.sha256, self._folders.work, answered.folder)
+                    self._retire(answered)
                 except OSError as error:  # the others go on
                     fault = error
                     self._group.append(answered)
-                else:
-                    self._inbox.release(answered.name)
         if fault:
             self._readiness.fault("retire", fault)
-            self._due = time.monotonic() + RETRY_SECONDS
         else:
             self._readiness.report("retire", None)
+        if self._group:
+            self._due = time.monotonic() + RETRY_SECONDS
         self._metrics.stage_seconds.labels("retire").observe(time.monotonic() - started)
+
+    def _sync(self) -> None:
+        sync_file_system(self._folders.results)
+        if self._folders.rejected.stat().st_dev != self._folders.results.stat().st_dev:
+            sync_file_system(self._folders.rejected)
+
+    def _retire(self, answered: Answered) -> None:
+        """Move one original; one that cannot be moved for its own sake is tried again without closing the intake."""
+        name, work = answered.name, self._folders.work
+        try:
+            retire(name, answered.sha256, work, answered.folder)
+        except OSError as error:
+            if not is_own_fault(error, work, answered.folder):
+                raise
+            self._group.append(answered)
+            if name not in self._immovable:
+                self._immovable.add(name)
+                self._metrics.intake_errors.labels("immovable").inc()
+                log.warning("%s is answered but cannot leave work/: %s; trying again", printable(name), error.strerror)
+        else:
+            self._inbox.release(name)
+            self._immovable.discard(name)
 
 
 class Pipeline:

@@ -484,6 +484,15 @@ class Daemon:
         if not self.alive:
             raise Violation(f"the daemon died:\n{self.log.read_text(errors='replace')[-2000:]}")
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let its main process do nothing while the block runs."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
     def stop(self) -> int:
         """Ask it to end; its exit code."""
         os.kill(self.pid, signal.SIGTERM)

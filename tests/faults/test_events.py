@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import time
 from pathlib import Path
 
@@ -45,9 +43,8 @@ def test_files_dropped_while_it_was_stopped_are_all_done(nursery: Nursery, root:
     drops.drop_digits(count)
     with Daemon(nursery, root) as daemon:
         daemon.settle(300)
-        os.kill(daemon.pid, signal.SIGSTOP)
-        drops.drop_digits(count)
-        os.kill(daemon.pid, signal.SIGCONT)
+        with daemon.stopped():
+            drops.drop_digits(count)
         daemon.settle(300)
         if FULL:  # three events a file, and the kernel keeps 16,384
             assert daemon.metric("digitd_inbox_overflows_total") > 0

@@ -25,7 +25,7 @@ def daemon(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A daemon that has been at work, on a root of its own."""
     root = lay_out(tmp_path_factory.mktemp("hostile") / "root")
     (root / "prepared").mkdir()
-    with Daemon(nursery, root, LIMITS, obey_modes=True) as daemon:
+    with Daemon(nursery, root, LIMITS, log=root / "log", obey_modes=True) as daemon:
         Drops(root / "inbox").drop_digits(600)
         daemon.settle()
         daemon.idle_mb = daemon.memory_mb

@@ -90,7 +90,8 @@ def test_it_comes_to_its_end(watched: Watched, hostile: Hostile) -> None:
     if hostile.title == "immutable file":  # it cannot be moved by anybody
         subprocess.run(["chattr", "-i", str(prepared)], check=True)
         prepared.unlink()
-        hostile.make(Path(os.fsdecode(target)))
+        with watched.daemon.stopped():
+            hostile.make(Path(os.fsdecode(target)))
     elif prepared.is_dir() and not prepared.is_symlink():
         prepared.rename(os.fsdecode(target))
     else:
@@ -121,24 +122,34 @@ def test_an_unreadable_file_is_rejected_as_such(watched: Watched) -> None:
 def test_what_stays_is_taken_when_it_can_be(watched: Watched) -> None:
     """An immutable file stays in the inbox, is complained of, and is answered once it may be moved."""
     path = watched.root / "inbox" / f"later{next(numbers)}.png"
-    path.with_name(".hidden").write_bytes(png(next(numbers)))
-    if subprocess.run(["chattr", "+i", str(path.with_name(".hidden"))], check=False, capture_output=True).returncode:
-        pytest.skip("no immutable files here")
-    subprocess.run(["chattr", "-i", str(path.with_name(".hidden"))], check=True)
-    path.with_name(".hidden").rename(path)
     result = watched.root / "results" / f"{path.name}.json"
     with_complaint = watched.daemon.metric("digitd_intake_errors_total", cause="immovable")
-    for _ in range(100):  # the daemon may be quicker than chattr
-        if subprocess.run(["chattr", "+i", str(path)], check=False, capture_output=True).returncode == 0:
-            break
-        path = watched.root / "inbox" / f"later{next(numbers)}.png"
+    with watched.daemon.stopped():
         path.write_bytes(png(next(numbers)))
-        result = watched.root / "results" / f"{path.name}.json"
-    else:
-        pytest.skip("the daemon is always quicker here")
+        made = subprocess.run(["chattr", "+i", str(path)], check=False, capture_output=True).returncode == 0
+    if not made:
+        pytest.skip("no immutable files here")
     until(lambda: watched.daemon.metric("digitd_intake_errors_total", cause="immovable") > with_complaint)
     subprocess.run(["chattr", "-i", str(path)], check=True)
     until(result.exists, what="it is answered")
+
+
+def test_what_cannot_leave_work_stops_nobody(watched: Watched) -> None:
+    """A file that becomes immovable after it was claimed is answered, and so are all others; it leaves when it can."""
+    path = watched.root / "work" / f"fixed{next(numbers)}.png"
+    for _ in range(100):  # it must be caught on its way
+        path = path.with_name(f"fixed{next(numbers)}.png")
+        (watched.root / "inbox" / path.name).write_bytes(png(next(numbers)))
+        until(lambda: path.exists() or (watched.root / "processed" / path.name).exists())  # noqa: B023
+        if subprocess.run(["chattr", "+i", str(path)], check=False, capture_output=True).returncode == 0:
+            break
+    else:
+        pytest.skip("no immutable files here, or it is always too quick")
+    until(lambda: watched.daemon.metric("digitd_intake_errors_total", cause="immovable") > 0)
+    watched.good_file_is_answered("a file that cannot leave work/")
+    assert watched.daemon.get("/readyz")[0] == 200
+    subprocess.run(["chattr", "-i", str(path)], check=True)
+    until((watched.root / "processed" / path.name).exists, what="it has left work/")
 
 
 @pytest.mark.parametrize("keeps_it_open", [True, False])
