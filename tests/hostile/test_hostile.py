@@ -256,7 +256,7 @@ def test_many_at_once_leave_the_others_alone(watched: Watched) -> None:
             continue
         prepared = watched.root / "prepared" / f"hostile{next(numbers)}"
         hostile.make(prepared)
-        prepared.rename(os.fsencode(watched.root / "inbox") + b"/" + b"x%d-" % next(numbers) + hostile.name[-200:])
+        prepared.rename(os.fsdecode(os.fsencode(watched.root / "inbox/x") + b"%d-" % next(numbers) + hostile.name[-200:]))
         good.append(f"among{next(numbers)}.png")
         (watched.root / "prepared" / good[-1]).write_bytes(png(next(numbers)))
         (watched.root / "prepared" / good[-1]).rename(watched.root / "inbox" / good[-1])
