@@ -205,7 +205,7 @@ def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple
 def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) -> str:
     """One sentence for one of pydantic's findings."""
     location = tuple(str(part) for part in detail["loc"])
-    variable = next((overridden[key] for n in range(1, len(location) + 1) if (key := location[:n]) in overridden), None)
+    variable = next((overridden[part] for n in range(1, len(location) + 1) if (part := location[:n]) in overridden), None)
     where = f"environment variable {variable}" if variable else str(file)
     key = f"[{'.'.join(location[:-1])}] {location[-1]}" if len(location) > 1 else ".".join(location)
     if detail["type"] == "extra_forbidden":
