@@ -15,6 +15,7 @@ from tests.conftest import Digits
 
 
 def put(folder: Path, digit: int, name: str, content: bytes) -> Path:
+    """Label content as a digit."""
     path = folder / str(digit) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -22,6 +23,7 @@ def put(folder: Path, digit: int, name: str, content: bytes) -> Path:
 
 
 def answer(results: Path, name: str, content: bytes, digit: int) -> None:
+    """Write the result that the daemon would have written."""
     path = results / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     held = {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "digit": digit, "model": {"version": "v0001"}}

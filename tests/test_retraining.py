@@ -20,7 +20,7 @@ import pytest
 from daemon.config import ConfigError, RetrainSettings, Settings, load_settings
 from daemon.registry import Registry, TrainingUnderWay
 from daemon.retraining import Trainer, schedule
-from tests.conftest import REPOSITORY, Daemon, Digits, make_root, wait_until
+from tests.conftest import REPOSITORY, Daemon, Digits, encode, make_root, wait_until
 
 DENSE = """
 [[training.layers]]
@@ -91,6 +91,7 @@ def digitd(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def ledger(root: Path) -> list[dict[str, Any]]:
+    """The lines of a root's ledger."""
     return list(Registry(root / "models").ledger())
 
 
@@ -103,8 +104,7 @@ def correct_many(root: Path, digits: Digits, count: int, offset: int = 0) -> Non
 
 
 def upside_down(digits: Digits, number: int) -> bytes:
-    from tests.conftest import encode
-
+    """A digit that the champion has never seen so, as a PNG."""
     return encode(np.ascontiguousarray(digits.images[number][::-1]))
 
 
@@ -123,7 +123,7 @@ def test_a_first_training_leaves_everything_that_was_promised(trained: Path) -> 
 
 
 def test_corrections_are_learnt_and_promoted(champion_root: Path, digits: Digits) -> None:
-    """Upside-down digits, corrected 150 times: the candidate starts from the champion and reads the held-back ones better."""
+    """Upside-down digits, corrected 150 times: the candidate reads the held-back ones better."""
     correct_many(champion_root, digits, 150)
     done = digitd(champion_root, "retrain")
     assert done.returncode == 0, done.stderr
@@ -180,6 +180,7 @@ def test_a_killed_trainer_leaves_nothing_and_the_next_run_starts_cleanly(champio
 
 
 def kill_trainer(root: Path) -> None:
+    """SIGKILL the trainer of one root."""
     found = subprocess.run(["pgrep", "-f", f"daemon.trainer.*{root}"], capture_output=True, text=True, check=False)
     for pid in found.stdout.split():
         os.kill(int(pid), signal.SIGKILL)
@@ -220,7 +221,7 @@ def test_the_daemon_learns_swaps_and_goes_back(
     daemon.drop("before.png", upside_down(digits, 1))
     assert daemon.result("before.png")["model"]["version"] == "v0001"
     correct_many(champion_root, digits, 150)
-    wait_until(lambda: daemon.metric("digitd_training_runs_total", result="promoted") == 1, daemon.log, 240)
+    wait_until(lambda: daemon.metric("digitd_training_runs_total", result="promoted") == 1, daemon.log, 900)
     wait_until(lambda: daemon.metric("digitd_model_swaps_total", result="swapped") == 1, "the swap", 60)
     assert daemon.metric("digitd_training_epoch") > 0
     daemon.drop("after.png", upside_down(digits, 2))
