@@ -37,7 +37,7 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
         except (InvalidImage, OSError, MemoryError) as error:
             rejected += 1
             if not isinstance(error, InvalidImage):
-                print(f"{name}: {error}", file=sys.stderr)
+                print(f"{name}: {getattr(error, 'strerror', None) or 'too little memory to read it'}", file=sys.stderr)
             elif as_json:
                 rejection = Rejection(drop, error.reason, error.detail, error.hint, error.sha256)
                 sys.stdout.buffer.write(to_line(rejection_json(rejection, time.time())))

@@ -147,7 +147,7 @@ def test_an_empty_registry_has_no_current_version(tmp_path: Path) -> None:
 
 
 def test_a_choice_that_cannot_be_used_falls_back(registry: Registry) -> None:
-    """Damaged or gone, the current version gives way to the previous, so that the daemon comes up with a model that loads."""
+    """Damaged or gone, the current version gives way to the previous, so that a daemon comes up with one that loads."""
     add(registry, "v0002")
     registry.make_current("v0001", "test")
     registry.make_current("v0002", "test")
