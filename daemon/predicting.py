@@ -33,11 +33,11 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
         drop = Drop(str(file), time.time())
         name = printable(drop.name)
         try:
-            image = load_image(file, settings.inbox.max_bytes, settings.inbox.max_pixels)
-        except (InvalidImage, OSError) as error:
+            image = load_image(file.resolve(), settings.inbox.max_bytes, settings.inbox.max_pixels)
+        except (InvalidImage, OSError, MemoryError) as error:
             rejected += 1
-            if isinstance(error, OSError):
-                print(f"{name}: {error.strerror}", file=sys.stderr)
+            if not isinstance(error, InvalidImage):
+                print(f"{name}: {getattr(error, 'strerror', None) or 'too little memory to read it'}", file=sys.stderr)
             elif as_json:
                 rejection = Rejection(drop, error.reason, error.detail, error.hint, error.sha256)
                 sys.stdout.buffer.write(to_line(rejection_json(rejection, time.time())))
