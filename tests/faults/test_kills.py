@@ -42,7 +42,7 @@ pytestmark = [
 RANDOM_KILLS = 200 if FULL else 4
 CALLS_TRIED = None if FULL else 5  # None: every one
 CALL = re.compile(r"^(\d+) +(\w+)\((.*)")
-SEED = int(os.environ.get("DIGITD_FAULTS_SEED", "1"))
+SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
 
 def calls_by_thread(log: Path) -> dict[int, Counter[str]]:

@@ -40,7 +40,7 @@ pytestmark = [
 ]
 CUTS = 100 if FULL else 4
 WAITING = 600 if FULL else 300  # files in the inbox when the daemon starts
-SEED = int(os.environ.get("DIGITD_FAULTS_SEED", "1"))
+SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
 
 class Machine:
