@@ -88,58 +88,51 @@ def test_mutated_images_end_as_images_or_reasons(place: Path) -> None:
     decoders = Decoders(place, place, settings)
     chance, material = chances(SEED), seeds()
     ends: Counter[str] = Counter()
-    pending: deque[list[Drop]] = deque()
-    made = 0
-    contents: dict[str, bytes] = {}
-    odd: list[tuple[str, bytes]] = []
+    keep = os.environ.get("FAULTS_KEEP")  # a folder for those that a process died on
     try:
-        while made < IMAGES or pending:
-            if not pending:
-                pending.append([Drop(f"{made + number}", 0.0) for number in range(min(CHUNK, IMAGES - made))])
-                for drop in pending[0]:
-                    contents[drop.name] = spoil(chance.choice(material), chance)
-                    (place / drop.name).write_bytes(contents[drop.name])
-                made += len(pending[0])
-            drops = pending.popleft()
-            done: queue.SimpleQueue[Future[Decoded]] = queue.SimpleQueue()
-            decoders.decode(drops, done.put)
-            error = (future := done.get()).exception()
-            if isinstance(error, DecodersLost):
-                pending.append(drops)
-            elif error is not None and len(drops) > 1:
-                pending.extend([drop] for drop in drops)
-            elif error is not None:
-                kind = "too_slow" if isinstance(error, TimeoutError) else type(error).__name__
-                ends[kind] += 1
-                odd.append((f"{kind}: {error}", contents.pop(drops[0].name)))
-                (place / drops[0].name).unlink()
-            else:
-                account(future.result(), drops, pending, ends)
-                for drop in drops:
-                    if drop not in future.result().left:
-                        (place / drop.name).unlink()
-                        contents.pop(drop.name)
+        for start in range(0, IMAGES, CHUNK):
+            drops = [Drop(str(number), 0.0) for number in range(start, min(start + CHUNK, IMAGES))]
+            for drop in drops:
+                (place / drop.name).write_bytes(spoil(chance.choice(material), chance))
+            for drop, end in decode_to_the_end(decoders, drops):
+                ends[end] += 1
+                if keep and end not in SLUGS | {"decoded"}:
+                    shutil.copy(place / drop.name, Path(keep) / f"{end}-{drop.name}")
+                (place / drop.name).unlink()
     finally:
         decoders.close()
-    print(
-        f"\nfuzz: {made} images, seed {SEED}: {dict(ends.most_common())}; this process has {resident_mb(os.getpid()):.0f} MB"
-    )
-    keep = os.environ.get("FAULTS_KEEP")
-    for number, (kind, content) in enumerate(odd):
-        print(kind[:200])
-        if keep:
-            (Path(keep) / f"{number}").write_bytes(content)
+    print(f"\nfuzz: seed {SEED}: {dict(ends.most_common())}; the main process has {resident_mb(os.getpid()):.0f} MB")
     assert ends.total() == IMAGES
     assert set(ends) <= SLUGS | {"decoded", "too_slow", "MemoryError", ProcessExpired.__name__}
 
 
-def account(decoded: Decoded, drops: list[Drop], pending: deque[list[Drop]], ends: Counter[str]) -> None:
+def decode_to_the_end(decoders: Decoders, drops: list[Drop]) -> Iterator[tuple[Drop, str]]:
+    """What becomes of each, tried as the pipeline tries: together, and after a failure alone."""
+    pending = deque([drops])
+    while pending:
+        drops = pending.popleft()
+        done: queue.SimpleQueue[Future[Decoded]] = queue.SimpleQueue()
+        decoders.decode(drops, done.put)
+        future = done.get()
+        error = future.exception()
+        if isinstance(error, DecodersLost):
+            pending.append(drops)
+        elif error is None:
+            decoded = future.result()
+            pending.extend([decoded.left] if decoded.left else [])
+            yield from account(decoded, drops)
+        elif len(drops) > 1:
+            pending.extend([drop] for drop in drops)
+        else:
+            yield drops[0], "too_slow" if isinstance(error, TimeoutError) else type(error).__name__
+
+
+def account(decoded: Decoded, drops: list[Drop]) -> list[tuple[Drop, str]]:
     """Every image of the chunk has exactly one end."""
     assert decoded.failed == []
-    reached = [*decoded.drops, *(rejection.drop for rejection in decoded.refused), *decoded.left]
+    ended = [(drop, "decoded") for drop in decoded.drops]
+    ended += [(rejection.drop, rejection.reason) for rejection in decoded.refused]
+    reached = [*(drop for drop, _ in ended), *decoded.left]
     assert sorted(drop.name for drop in reached) == sorted(drop.name for drop in drops)
     assert decoded.pixels.shape == (len(decoded.drops), 28, 28)
-    ends["decoded"] += len(decoded.drops)
-    ends.update(rejection.reason for rejection in decoded.refused)
-    if decoded.left:
-        pending.append(decoded.left)
+    return ended

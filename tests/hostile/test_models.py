@@ -156,8 +156,9 @@ def reason_on_record(daemon: Daemon, word: str) -> None:
 def test_a_file_that_its_manifest_does_not_describe_is_never_opened(daemon: Daemon, damage: Damage) -> None:
     """A version whose digest is wrong is refused for that, and the live model answers on."""
     before = refused(daemon)
-    version(daemon.root, "v0100", damage, hashlib.sha256(shipped()).hexdigest())
-    make_current(daemon.root, "v0100.h5")
+    name = f"v01{hashlib.sha256(damage.__name__.encode()).digest()[0]:03d}"
+    version(daemon.root, name, damage, hashlib.sha256(shipped()).hexdigest())
+    make_current(daemon.root, f"{name}.h5")
     until(lambda: refused(daemon) > before, NOTICE_SECONDS, "the swap is refused")
     reason_on_record(daemon, "sha256")
     serves_on(daemon)
