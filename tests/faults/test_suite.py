@@ -65,8 +65,10 @@ WRONG = [
         (
             (
                 "        _write(temporary, to_line(content))\n",
-                "        (folder / name).parent.mkdir(parents=True, exist_ok=True)\n"
-                '        _write(f"{folder}/{name}", to_line(content))\n',
+                (
+                    "        (folder / name).parent.mkdir(parents=True, exist_ok=True)\n"
+                    '        _write(f"{folder}/{name}", to_line(content))\n'
+                ),
             ),
             ("        _move(temporary, folder, name)\n", ""),
         ),
