@@ -23,6 +23,9 @@ train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; about 1
 	mv build/models/v0001.h5 build/models/v0001.json models/
 	$(BIN)/digitd evaluate v0001
 
+bench: $(VENV)/run-ready  ## how fast it is, against its limits and the tutorial script; about 5 minutes
+	$(BIN)/python -m benchmarks.speed
+
 clean:  ## remove the environment and caches; no data
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
 
