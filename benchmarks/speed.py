@@ -101,11 +101,11 @@ def print_table(figures: dict[str, list[dict[str, float]]]) -> None:
 
 
 class Images:
-    """MNIST's test images as files: as they are, or as dark ink on a scanned page."""
+    """MNIST's images as files: as they are, or as dark ink on a scanned page."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: str = "x_test") -> None:
         with np.load(REPOSITORY / "datasets" / "mnist.npz") as arrays:
-            self._pixels = arrays["x_test"]
+            self._pixels, self._digits = arrays[part], arrays[part.replace("x", "y")]
         self._scans: list[bytes] = []
 
     def png(self, number: int) -> bytes:
@@ -113,6 +113,10 @@ class Images:
         buffer = io.BytesIO()
         Image.fromarray(self._pixels[number % len(self._pixels)]).save(buffer, "PNG")
         return buffer.getvalue()
+
+    def label(self, number: int) -> int:
+        """The digit that it shows."""
+        return int(self._digits[number])
 
     def scan(self, number: int) -> bytes:
         """A 600 x 800 JPEG; 200 different ones."""
@@ -130,17 +134,18 @@ class Images:
 class Daemon:
     """`digitd run` on a fresh root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **overrides: object) -> None:
         self.root = root
+        self._environment = os.environ | {"DIGITD_HTTP__PORT": "0"}
+        self._environment |= {f"DIGITD_{key}": str(value) for key, value in overrides.items()}
         subprocess.run([sys.executable, "-m", "daemon", "init", root], check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
         self._count = 0
 
     def __enter__(self) -> Daemon:
         began = time.monotonic()
-        environment = os.environ | {"DIGITD_HTTP__PORT": "0"}
         command = [sys.executable, "-m", "daemon", "run", "-c", self.root / "config.toml"]
         with (self.root / "log").open("wb") as log:
-            self._process = subprocess.Popen(command, stderr=log, env=environment, cwd=REPOSITORY)
+            self._process = subprocess.Popen(command, stderr=log, env=self._environment, cwd=REPOSITORY)
         while not self._is_ready():
             if self._process.poll() is not None:
                 raise SystemExit((self.root / "log").read_text())
@@ -151,6 +156,11 @@ class Daemon:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait(30)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
 
     def burst(self, make: Callable[[int], bytes], count: int) -> dict[str, float]:
         """Rename `count` files into the inbox at once; until the last result exists."""
@@ -219,6 +229,10 @@ class Daemon:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
                 total += 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
         return total
+
+    def resident(self) -> int:
+        """Bytes of the main process alone that are in memory."""
+        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def _results(self) -> int:
         return sum(1 for _ in os.scandir(self.root / "results"))
