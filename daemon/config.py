@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 ENVIRONMENT_PREFIX = "DIGITD_"
 ENVIRONMENT_CONFIG = "DIGITD_CONFIG"  # names the file itself; every other variable names a key
@@ -68,11 +68,12 @@ class InferenceSettings(Table):
     review_below: Share = 0.6
     sync_seconds: Seconds = 1.0
 
-    @model_validator(mode="after")
-    def _ascending(self) -> InferenceSettings:
-        if self.batch_sizes != sorted(set(self.batch_sizes)):
-            raise ValueError("batch_sizes must ascend without repetition")
-        return self
+    @field_validator("batch_sizes")
+    @classmethod
+    def _ascending(cls, sizes: list[int]) -> list[int]:
+        if sizes != sorted(set(sizes)):
+            raise ValueError("numbers that ascend without repetition")
+        return sizes
 
 
 class Augmentation(Table):
@@ -112,6 +113,36 @@ class TrainingSettings(Table):
     layers: Annotated[list[Layer], Field(min_length=1)]
 
 
+class RetrainSettings(Table):
+    """When to retrain, and how a champion learns from corrections."""
+
+    cron: str = "0 3 * * *"
+    interval_hours: Annotated[float, Field(ge=0)] = 0.0
+    after_corrections: Annotated[int, Field(ge=0)] = 50
+    quiet_seconds: Seconds = 60.0
+    max_hours: Seconds = 6.0
+    steps: PositiveInt = 1200
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    corrections_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: PositiveInt = 6
+
+
+class GateSettings(Table):
+    """What a candidate must show before it takes the champion's place."""
+
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.0025
+    significance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    min_corrections: PositiveInt = 10
+    recall_floor: Share = 0.97
+    canary_accuracy: Share = 0.9
+
+
+class RetentionSettings(Table):
+    """What is kept."""
+
+    versions: Annotated[int, Field(ge=2)] = 20
+
+
 class HttpSettings(Table):
     """Where /metrics, /livez and /readyz are served."""
 
@@ -126,6 +157,9 @@ class Settings(Table):
     inbox: InboxSettings = InboxSettings()
     inference: InferenceSettings = InferenceSettings()
     training: TrainingSettings
+    retrain: RetrainSettings = RetrainSettings()
+    gate: GateSettings = GateSettings()
+    retention: RetentionSettings = RetentionSettings()
     http: HttpSettings = HttpSettings()
     _file: Path = PrivateAttr(default=Path("config.toml"))
 
@@ -206,8 +240,8 @@ def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple
         except tomllib.TOMLDecodeError:
             value = text
         table: Any = tables
-        for name in key[:-1]:
-            table = table.setdefault(name, {}) if isinstance(table, dict) else {}
+        for part in key[:-1]:
+            table = table.setdefault(part, {}) if isinstance(table, dict) else {}
         if isinstance(table, dict):
             table[key[-1]] = value
         sources[key] = variable
@@ -217,7 +251,8 @@ def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple
 def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) -> str:
     """One sentence for one of pydantic's findings."""
     location = tuple(str(part) for part in detail["loc"])
-    where = f"environment variable {overridden[location]}" if location in overridden else str(file)
+    variable = next((overridden[head] for n in range(1, len(location) + 1) if (head := location[:n]) in overridden), None)
+    where = f"environment variable {variable}" if variable else str(file)
     key = f"[{'.'.join(location[:-1])}] {location[-1]}" if len(location) > 1 else ".".join(location)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
@@ -234,6 +269,6 @@ def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) ->
 
 def _known_keys(location: tuple[str, ...]) -> list[str]:
     model: Any = Settings
-    for name in location:
-        model = model.model_fields[name].annotation
+    for part in location:
+        model = model.model_fields[part].annotation
     return list(model.model_fields)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,14 +71,14 @@ def load_base_data(name: str, root: Path, limits: InboxSettings) -> BaseData:
     if path.is_dir():
         return _load_folder(name, path, limits)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ARRAYS}
     except FileNotFoundError:
         raise ConfigError(
             f'[training] dataset: expected an .npz file, a folder or "{KERAS_MNIST}". Received: {name!r}, and there is '
             f"nothing at {path}."
         ) from None
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib raise almost anything on a damaged file
         raise ConfigError(
             f"[training] dataset: expected an .npz with the arrays {', '.join(ARRAYS)}. Received: {path}: {error}"
         ) from error

@@ -10,9 +10,11 @@ import ctypes
 import logging
 import multiprocessing
 import os
+import queue
 import resource
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -131,3 +133,40 @@ def _start_worker(address_space: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+
+def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded:
+    """Decode files of a folder under the daemon's limits, and wait for it.
+
+    Returns:
+        What became of each; `left` is empty.
+
+    """
+    whole = Decoded([], [], np.empty((0, 28, 28), np.uint8), [], [], [])
+    decoders = Decoders(folder, folder, limits)
+    pending = deque([Drop(name, 0.0) for name in names[start : start + 256]] for start in range(0, len(names), 256))
+    arrays = [whole.pixels]
+    try:
+        while pending:
+            drops = pending.popleft()
+            done: queue.SimpleQueue[Future[Decoded]] = queue.SimpleQueue()
+            decoders.decode(drops, done.put)
+            try:
+                part = done.get().result()
+            except Exception as error:  # a time-out or a dead process: whoever caused it, alone
+                if len(drops) > 1:
+                    pending.extend([drop] for drop in drops)
+                else:
+                    whole.refused.append(Rejection(drops[0], "decoder_crashed", str(error), "", None))
+                continue
+            whole.drops += part.drops
+            whole.images += part.images
+            whole.refused += part.refused
+            whole.failed += part.failed
+            arrays.append(part.pixels)
+            if part.left:
+                pending.append(part.left)
+    finally:
+        decoders.close()
+    whole.pixels = np.concatenate(arrays)
+    return whole

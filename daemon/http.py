@@ -46,7 +46,7 @@ class HttpServer:
     ) -> None:
         listener = _systemd_socket() or _listen(settings)
         address = listener.getsockname()
-        self.address = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+        self.address = _as_in_url(address)
         expose = make_wsgi_app(metrics.registry)
 
         def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -99,6 +99,14 @@ def _listen(settings: HttpSettings) -> socket.socket:
             f"{error.strerror}. Choose another port, or 0 for any",
         ) from error
     return listener
+
+
+def _as_in_url(address: Any) -> str:
+    """host:port, with the brackets that an IPv6 address has in a URL; the path of a Unix socket as it is."""
+    if not isinstance(address, tuple):
+        return str(address)
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _systemd_socket() -> socket.socket | None:

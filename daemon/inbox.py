@@ -156,7 +156,11 @@ class Inbox:
         if not self._in_flight:
             self._remove_made_folders()
         self._watch.renew()
-        names = set(self._walk(""))
+        try:
+            names = set(self._walk(""))
+        except OSError:
+            self._look = True  # nothing was decided: the next call looks again, and says so again
+            raise
         self._not_before = {name: due for name, due in self._not_before.items() if due > now and name in names}
         self._complained &= names
         self._held_up = not names.isdisjoint(self._in_flight)

@@ -384,7 +384,7 @@ class Pipeline:
             self._in_flight -= 1
             return
         try:
-            publish_rejection(self._folders.rejected, rejection, time.time())
+            publish_rejection(self._folders.work, self._folders.rejected, rejection, time.time())
         except OSError as error:
             self._not_published(partial(self._refuse, rejection), error)
             return

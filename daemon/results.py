@@ -94,34 +94,39 @@ def publish_predictions(folder: Path, batch: Predictions) -> None:
 
     """
     for drop, image, content in zip(batch.drops, batch.images, prediction_json(batch), strict=True):
-        _write_json(folder, drop.name, image.sha256, content)
+        _write_json(folder, json_name(drop.name, image.sha256, folder), content)
 
 
-def publish_rejection(folder: Path, rejection: Rejection, now: float) -> None:
+def publish_rejection(work: Path, folder: Path, rejection: Rejection, now: float) -> None:
     """Make the JSON of a rejection appear, whole, below rejected/. Doing it again changes nothing.
 
     Raises:
         OSError: the machine failed.
 
     """
-    _write_json(folder, rejection.drop.name, rejection.sha256, rejection_json(rejection, now))
+    name, sha256 = rejection.drop.name, rejection.sha256
+    target = json_name(name, sha256, folder)
+    source = f"{work}/{name}"
+    if sha256 is None and os.path.lexists(f"{folder}/{name}") and os.path.lexists(source):
+        target = _with_ending(name, f"~{_identity(source)[:8]}", ".json")  # beside the original, as retire will call it
+    _write_json(folder, target, rejection_json(rejection, now))
 
 
 def prediction_json(batch: Predictions) -> Iterator[dict[str, Any]]:
     """What the contract says of each image that was read."""
     answered = timestamp(batch.predicted)
     model = {"version": batch.version, "sha256": batch.model_sha256}
-    for drop, image, row, reason in zip(
-        batch.drops, batch.images, batch.probabilities.tolist(), batch.review_reasons, strict=True
+    digits = batch.probabilities.argmax(axis=1).tolist()
+    for drop, image, row, digit, reason in zip(
+        batch.drops, batch.images, batch.probabilities.tolist(), digits, batch.review_reasons, strict=True
     ):
         probabilities = [round(value, 6) for value in row]
-        confidence = max(probabilities)
         yield {
             "schema": SCHEMA,
             "file": printable(drop.name),
             "sha256": image.sha256,
-            "digit": probabilities.index(confidence),
-            "confidence": confidence,
+            "digit": digit,
+            "confidence": probabilities[digit],
             "probabilities": probabilities,
             "decision": "review" if reason else "accepted",
             "review_reason": reason,
@@ -167,9 +172,11 @@ def retire(name: str, sha256: str | None, work: Path, folder: Path) -> None:
         OSError: the machine failed; the original is still in work/.
 
     """
-    source, target = f"{work}/{name}", _with_ending(name, "", "")
+    source = f"{work}/{name}"
     if not os.path.lexists(source):
         return  # somebody took it away: there is nothing left to keep
+    name = _below(folder, name)
+    target = _with_ending(name, "", "")
     if os.path.lexists(f"{folder}/{target}") and not _same_bytes(folder / target, sha256):
         target = _with_ending(name, f"~{(sha256 or _identity(source))[:8]}", "")
     _move(source, folder, target)
@@ -177,7 +184,7 @@ def retire(name: str, sha256: str | None, work: Path, folder: Path) -> None:
         os.unlink(source)  # rename(2) leaves both names where they are links to one file
 
 
-def _write_json(folder: Path, name: str, sha256: str | None, content: dict[str, Any]) -> None:
+def _write_json(folder: Path, name: str, content: dict[str, Any]) -> None:
     temporary = f"{folder}/{TEMPORARY}/{os.getpid()}.json"
     text = to_line(content)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -186,27 +193,35 @@ def _write_json(folder: Path, name: str, sha256: str | None, content: dict[str, 
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), temporary)
     finally:
         os.close(descriptor)
-    _move(temporary, folder, json_name(name, sha256, folder))
+    _move(temporary, folder, name)
 
 
 def _move(source: str, folder: Path, name: str) -> None:
-    """Rename to folder/name, making the sub-folders it needs; where a file is in a sub-folder's place, `a/b` is `a~b`."""
+    """Rename to folder/name, making the sub-folders it needs."""
     try:
         os.rename(source, f"{folder}/{name}")
     except FileNotFoundError:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, f"{folder}/{name}")
-    except NotADirectoryError:
-        os.rename(source, f"{folder}/{_with_ending(name.replace('/', '~'), '', '')}")
+
+
+def _below(folder: Path, name: str) -> str:
+    """The name itself, or `a~b` for `a/b` where a file is in the sub-folder's place."""
+    place = name
+    while place := place.rpartition("/")[0]:
+        if os.path.lexists(f"{folder}/{place}"):
+            return name if os.path.isdir(f"{folder}/{place}") else name.replace("/", "~")
+    return name
 
 
 def json_name(name: str, sha256: str | None, folder: Path) -> str:
     """The name for a drop's JSON in `folder`: plain, or content-addressed where the plain one is taken."""
-    plain = _with_ending(name, "", ".json")
+    place = _below(folder, name)
+    plain = _with_ending(place, "", ".json")
     holder = _holder(f"{folder}/{plain}")
     if holder in (None, (printable(name), sha256)):
         return plain
-    return _with_ending(name, f"~{(sha256 or hashlib.sha256(os.fsencode(name)).hexdigest())[:8]}", ".json")
+    return _with_ending(place, f"~{(sha256 or hashlib.sha256(os.fsencode(name)).hexdigest())[:8]}", ".json")
 
 
 def prepare(folder: Path) -> None:
