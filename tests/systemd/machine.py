@@ -104,6 +104,12 @@ class Machine:
         """Everything that the service and systemd said of it."""
         return self.run("journalctl", "--unit", "digitd.service", "--no-pager", "--output", "cat")
 
+    def trainers(self) -> list[str]:
+        """The process numbers of trainings that run."""
+        found = self.run("sh", "-c", "grep -l daemon.trainer /proc/[0-9]*/cmdline 2>/dev/null; true").split()
+        numbers = [path.split("/")[2] for path in found]
+        return [number for number in numbers if self.succeeds("grep", "-q", "python", f"/proc/{number}/comm")]
+
     def get(self, path: str) -> str:
         """The body that the service answers with; empty where it does not answer with 200."""
         code = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:9787{path}', timeout=5).read().decode())"

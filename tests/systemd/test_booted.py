@@ -82,11 +82,13 @@ def fetch_wheels() -> Path:
 
 
 def save_drops(folder: Path) -> None:
-    """Test images of the data set, as <number>-<digit>.png."""
+    """Test images of the data set, as <number>-<digit>.png, and a data set on which a training takes seconds."""
     folder.mkdir(mode=0o755)
     with np.load(REPOSITORY / "datasets/mnist.npz") as data:
         for number, (image, digit) in enumerate(zip(data["x_test"][:BACKLOG], data["y_test"], strict=False)):
             Image.fromarray(image).save(folder / f"{number:03}-{digit}.png")
+        x, y = data["x_test"], data["y_test"]
+        np.savez(folder / "small.npz", x_train=x[:2000], y_train=y[:2000], x_test=x[2000:2500], y_test=y[2000:2500])
 
 
 def install(machine: Machine) -> str:
@@ -195,6 +197,41 @@ def test_the_sandbox_denies_what_it_should(machine: Machine) -> None:
     assert {name: outside[name] for name in outside} == dict.fromkeys(outside, "allowed")
     assert {name: inside[name] for name in controls} == dict.fromkeys(controls, "allowed")
     assert [name for name in inside if name not in controls and inside[name] == "allowed"] == []
+
+
+def test_it_retrains_and_swaps_in_the_sandbox(machine: Machine) -> None:
+    """Corrections from people lead to a training at idle priority, a verdict and a swap, all within the unit's limits."""
+    machine.run("install", "-o", "digitd", "-g", "digitd", "/drops/small.npz", "/var/lib/digitd/datasets/small.npz")
+    changes = {
+        'dataset = ".*"': 'dataset = "datasets/small.npz"',
+        "steps = 1200 ": "steps = 24 ",
+        "learning_rate = 0.001 ": "learning_rate = 0.000001 ",  # the candidate is as good as the champion
+        "margin = 0.0025 ": "margin = 0.05 ",  # of 500 images
+        "after_corrections = 50 ": "after_corrections = 40 ",
+        "quiet_seconds = 60.0 ": "quiet_seconds = 1.0 ",
+    }
+    script = ";".join(f"s|^{old}|{new}|" for old, new in changes.items())
+    machine.run("sed", "--in-place", script, "/etc/digitd/config.toml")
+    machine.run("systemctl", "reload", "digitd.service")
+    machine.wait_until(lambda: "retrain.after_corrections is now 40" in machine.journal(), "the new configuration")
+    machine.run("digitd", "correct", "alice/001-2.png", "2", user="alice")
+    for digit in range(10):
+        folder = f"/var/lib/digitd/corrections/{digit}"
+        machine.run("sh", "-c", f"mkdir -p {folder} && cp /drops/0[0-9][0-9]-{digit}.png {folder}/", user="bob")
+    machine.wait_until(lambda: machine.trainers() != [], "a training")
+    assert "SCHED_IDLE" in machine.run("chrt", "--pid", machine.trainers()[0])
+
+    def ended() -> bool:
+        for trainer in machine.trainers():  # others may keep the processor busy: the test cannot wait for idle time
+            machine.run("chrt", "--all-tasks", "--other", "--pid", "0", trainer, check=False)
+        return 'digitd_training_runs_total{result="promoted"} 1.0' in machine.get("/metrics")
+
+    machine.wait_until(ended, "the training to end", 600)
+    machine.wait_until(lambda: 'version="v0002"' in machine.get("/metrics"), "the swap")
+    machine.run("cp", "/drops/003-0.png", f"{INBOX}/after-swap-0.png", user="alice")
+    machine.wait_until(lambda: results(machine).get("after-swap-0.png") == 0, "a result of the new version")
+    assert '"version":"v0002"' in machine.run("cat", f"{RESULTS}/after-swap-0.png.json", user="bob")
+    assert "not permitted" not in machine.run("cat", "/var/lib/digitd/logs/training/v0002/trainer.log")
 
 
 def test_nothing_is_lost_when_it_is_killed(machine: Machine) -> None:
