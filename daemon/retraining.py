@@ -229,7 +229,8 @@ class Retraining:
 
     def start(self) -> None:
         """Start the clock; a run that fell into the time when the daemon was down comes at once, and only once."""
-        missed = self._trigger and self._trigger.get_next_fire_time(None, datetime.fromtimestamp(self._last, UTC))
+        last = datetime.fromtimestamp(self._last, UTC)
+        missed = self._trigger and self._trigger.get_next_fire_time(last, last)
         now = datetime.now(UTC)
         self._add_scheduled(**({"next_run_time": now} if missed and missed <= now else {}))
         self._scheduler.start()

@@ -72,10 +72,11 @@ def _lines(status: dict[str, Any]) -> list[str]:
     lines.append("ready     yes" if status["ready"] else f"ready     no: {'; '.join(status['reasons'])}")
     if "model" not in status:
         return lines
+    model = f"{status['model']}, loaded {status['model_loaded_at']}" if status["model"] else "none loaded yet"
     images, rejections = status["images"], status["rejections"]
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(rejections.items()))
     lines += [
-        f"model     {status['model']}, loaded {status['model_loaded_at']}",
+        f"model     {model}",
         f"waiting   {status['waiting']} in the inbox, {status['in_work']} in work",
         f"oldest    waits for {status['oldest_waiting_seconds']:.1f} s",
         f"answered  {images.get('accepted', 0)} accepted, {images.get('review', 0)} to be reviewed",
@@ -123,5 +124,6 @@ def _by_label(metrics: dict[str, dict[frozenset[tuple[str, str]], float]], name:
     return {dict(labels)[label]: int(value) for labels, value in metrics.get(name, {}).items()}
 
 
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def _time(seconds: float) -> str | None:
+    """A time for a person; None for a gauge that was never set."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if seconds else None

@@ -94,8 +94,8 @@ def test_what_a_crash_left_in_work_comes_first(tmp_path: Path, enter: Callable[.
     room.put("new.png")
     assert {"a.png", "b/a.png"} == {drop.name for drop in room.taker.take(2)}
     assert {"new.png"} == room.take()
-    assert {"a.png", "b/.lock", "new.png", ".lock"} == {
-        str(p.relative_to(room.work)) for p in room.work.rglob("*") if p.is_file()
+    assert {".lock", "a.png", "b/a.png", "new.png"} == {
+        str(path.relative_to(room.work)) for path in room.work.rglob("*") if path.is_file()
     }
 
 
