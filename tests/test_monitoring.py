@@ -113,7 +113,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Iterato
     )
     prometheus = None
     try:
-        running.wait_ready()
+        wait_until(lambda: running.get("/readyz")[0] == 200, "the daemon to be ready", 300)
         prometheus = Prometheus(folder / "prometheus", str(running.address))
         wait_until(prometheus.is_up, "Prometheus to scrape the daemon")
         live_through(running, digits)

@@ -142,6 +142,14 @@ def test_a_member_of_the_group_drops_and_reads(machine: Machine) -> None:
     )
 
 
+def test_a_member_of_the_group_can_ask(machine: Machine) -> None:
+    """What README tells people to type works for a member of the group, and for the service's own user."""
+    assert "ready     yes" in machine.run("digitd", "status", user="alice")
+    assert "v0001" in machine.run("digitd", "models", user="alice")
+    assert "no problems found" in machine.run("digitd", "check", user="digitd")
+    assert "7 (" in machine.run("digitd", "predict", "/drops/000-7.png", user="alice")
+
+
 def test_somebody_else_can_neither_drop_nor_read(machine: Machine) -> None:
     """Who is not in the group sees nothing of it."""
     assert not machine.succeeds("cp", "/drops/000-7.png", INBOX, user="mallory")
