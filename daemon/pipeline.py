@@ -362,6 +362,7 @@ class Pipeline:
         probabilities = model.predict(decoded.pixels)
         self._metrics.stage_seconds.labels("predict").observe(time.monotonic() - started)
         self._metrics.batch_size.observe(len(decoded.drops))
+        self._metrics.drift.add(decoded.pixels, probabilities)
         confident = probabilities.max(axis=1) >= self._review_below
         batch = Predictions(
             decoded.drops,

@@ -119,6 +119,7 @@ class Service:
             remove_temporaries(folder)
 
         metrics = Metrics()
+        metrics.watch_disk(settings.root)
         readiness = Readiness(metrics)
         try:
             http = HttpServer(settings.http, metrics, self._dead, lambda: readiness.reasons)

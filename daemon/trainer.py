@@ -25,6 +25,7 @@ from daemon.backend import keras, tf
 from daemon.config import Augmentation, ConfigError, Settings, TrainingSettings, load_settings
 from daemon.corrections import load_corrections
 from daemon.dataset import Split, load_base_data, split_validation
+from daemon.drift import describe_reference
 from daemon.files import file_sha256, sync_folder, write_durably
 from daemon.job import STOPPED, WRONG_SETTINGS, Job
 from daemon.model import CLASSES, ModelError, as_input, build_model, read_model
@@ -328,6 +329,7 @@ def train(job: Job, settings: Settings) -> Path:
             "accuracy": round(holdout.accuracy, 6),
             "recall": [round(value, 6) for value in holdout.recall],
         },
+        "reference": describe_reference(validation.x, model.predict(as_input(validation.x), batch_size=256, verbose=0)),
         "corrections": {
             "training": len(corrections.train),
             "validation": len(corrections.validation),
