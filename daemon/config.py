@@ -65,6 +65,7 @@ class InferenceSettings(Table):
     batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 8, 32, 128, 256]
     threads: PositiveInt = 1
     review_below: Share = 0.6
+    not_a_digit_above: Annotated[float, Field(gt=0)] = 2.0
     sync_seconds: Seconds = 1.0
 
     @model_validator(mode="after")
@@ -75,12 +76,16 @@ class InferenceSettings(Table):
 
 
 class Augmentation(Table):
-    """Random affine changes of training images; each value is the largest change in either direction."""
+    """Random changes of training images; each value is the largest change in either direction."""
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 12.0
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.12
     shear: Annotated[float, Field(ge=0, le=1)] = 0.2
     shift_pixels: Annotated[float, Field(ge=0, le=14)] = 2.0
+    perspective: Share = 0.1
+    elastic_pixels: Annotated[float, Field(ge=0, le=4)] = 1.0
+    thickness: Share = 0.6
+    coarse_share: Share = 0.15
 
 
 class Layer(BaseModel):
@@ -107,6 +112,8 @@ class TrainingSettings(Table):
     loss: Literal["sparse_categorical_crossentropy"] = "sparse_categorical_crossentropy"
     patience: PositiveInt = 4
     seed: int = 1
+    synthetic_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 12_000
+    synthetic_no_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 6_000
     augmentation: Augmentation = Augmentation()
     layers: Annotated[list[Layer], Field(min_length=1)]
 

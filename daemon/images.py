@@ -76,12 +76,21 @@ def load_image(path: Path | str, max_bytes: int, max_pixels: int) -> Image:
     data = _read(path, max_bytes)
     digest = hashlib.sha256(data).hexdigest()
     try:
-        grey, kind, (width, height) = _decode(data, max_pixels)
-        pixels, doubt = _normalise(grey)
+        return load_content(data, max_pixels, digest)
     except InvalidImage as error:
         error.sha256 = digest
         raise
-    return Image(pixels, digest, kind, width, height, doubt)
+
+
+def load_content(data: bytes, max_pixels: int, digest: str | None = None) -> Image:
+    """Decode and normalise a file's content, as `load_image` does; its digest is computed unless given.
+
+    Raises:
+        InvalidImage: the content cannot be a digit image.
+    """
+    grey, kind, (width, height) = _decode(data, max_pixels)
+    pixels, doubt = _normalise(grey)
+    return Image(pixels, digest or hashlib.sha256(data).hexdigest(), kind, width, height, doubt)
 
 
 def decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, int]]:
@@ -205,7 +214,9 @@ def _read(path: Path | str, max_bytes: int) -> bytes:
 def not_regular() -> InvalidImage:
     """The refusal of a symlink, a FIFO, a socket or a device."""
     return InvalidImage(
-        "not_a_regular_file", "Expected a regular file. Received: a link, FIFO, socket or device.", "Drop a copy of the file."
+        "not_a_regular_file",
+        "Expected a regular file. Received: a link, FIFO, socket or device.",
+        "Drop a copy of the file.",
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from daemon.config import ConfigError, Layer
+from daemon.doubt import Calibration
 
 IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
@@ -86,6 +87,19 @@ def read_model(path: Path) -> keras.Model:
     return model
 
 
+def give_logits(model: keras.Model) -> bool:
+    """Make a model that was just loaded end before its softmax.
+
+    Returns:
+        Whether it could be done: the last layer is one with a softmax activation. Otherwise the model is as it was.
+    """
+    last = model.layers[-1]
+    if getattr(last, "activation", None) is not keras.activations.softmax:
+        return False
+    last.activation = keras.activations.linear
+    return True
+
+
 def limit_threads(threads: int) -> None:
     """Say how many threads one TensorFlow operation may use; to be called before any model runs."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -107,31 +121,37 @@ class LiveModel:
         path: the .h5.
         identity: the version and digest that results will name.
         batch_sizes: ascending; a batch is padded to the smallest that holds it.
+        calibration: what its logits mean, from its manifest.
     """
 
-    def __init__(self, path: Path, identity: ModelIdentity, batch_sizes: Sequence[int]) -> None:
+    def __init__(
+        self, path: Path, identity: ModelIdentity, batch_sizes: Sequence[int], calibration: Calibration | None = None
+    ) -> None:
         self.identity = identity
         self._batch_sizes = tuple(batch_sizes)
+        self._calibration = calibration or Calibration()
         self._model = read_model(path)
+        self._gives_logits = give_logits(self._model)
         for size in self._batch_sizes:
             self._model.predict_on_batch(np.zeros((size, *IMAGE_SHAPE), np.float32))
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Give the probabilities of the ten digits.
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give the calibrated probabilities of the ten digits, and how strange each image is.
 
         Args:
             images: (n, 28, 28) uint8, ink 255 on paper 0, as `images.load_image` makes them.
 
         Returns:
-            (n, 10) float32, each row summing to 1.
+            (n, 10) float32, each row summing to 1, and (n,) float32 relative energies: 0 for the median validation digit,
+            1 for one stranger than all but 0.5 %, more for what is no digit.
         """
         largest = self._batch_sizes[-1]
         parts = [self._predict_batch(images[start : start + largest]) for start in range(0, len(images), largest)]
-        return np.concatenate(parts) if parts else np.empty((0, CLASSES), np.float32)
+        return self._calibration.apply(np.concatenate(parts) if parts else np.empty((0, CLASSES), np.float32))
 
     def _predict_batch(self, images: np.ndarray) -> np.ndarray:
         size = next(size for size in self._batch_sizes if size >= len(images))
         batch = np.zeros((size, *IMAGE_SHAPE), np.float32)
         batch[: len(images)] = as_input(images)
-        probabilities: np.ndarray = self._model.predict_on_batch(batch)
-        return probabilities[: len(images)]
+        answers: np.ndarray = self._model.predict_on_batch(batch)[: len(images)]
+        return answers if self._gives_logits else np.log(np.maximum(answers, 1e-12))

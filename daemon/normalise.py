@@ -25,6 +25,12 @@ SMALL = 40  # pixels; a picture whose longer side is below this takes the simple
 BLANK_CONTRAST = 24  # grey levels of 255; less than this between ink and paper is a blank page
 BLURRED = 160  # pixels; up to this side a picture is looked at for being an enlarged small one
 BACKGROUND_SIDE = 64  # the background is looked for at about this size
+THIN = 2.2  # pixels of 20; MNIST's strokes are mostly 2 to 4 wide
+EDGE = 0.12  # of a side; what lies within it on all sides is the picture's edge
+MOST_INK = 280  # pixels of 28 x 28 with ink
+LEAST_ROWS = 7  # of 28 with ink
+MOST_STROKES = 95  # strokes met by all rows and all columns together
+THICKEST = 7.5  # pixels, a stroke's mean width
 MOST_RUNS = 3000  # horizontal runs of ink; more is a texture, and is not taken apart
 
 
@@ -66,13 +72,14 @@ def normalise(grey: np.ndarray) -> tuple[np.ndarray, Doubt | None]:
     if grey.shape == (SIDE, SIDE):
         canonical = _canonical(grey)
         if canonical is not None:
-            return canonical, None
+            return canonical, _doubt(canonical)
     grey = _undo_enlargement(grey)
     if SMALL <= max(grey.shape) <= BLURRED:
         coarse = _undo_smooth_enlargement(grey)
         grey = grey if coarse is None else coarse
     if max(grey.shape) < SMALL:
-        return _normalise_small(grey.astype(np.float32)), None
+        pixels = _normalise_small(grey.astype(np.float32))
+        return pixels, _doubt(pixels)
     return _normalise_page(grey)
 
 
@@ -114,7 +121,9 @@ def _undo_enlargement(grey: np.ndarray) -> np.ndarray:
         if any(side % factor or side // factor < 6 for side in grey.shape):
             continue
         once = grey[::factor, ::factor]
-        if (grey[1::factor, ::factor] == once).all() and (np.repeat(np.repeat(once, factor, 0), factor, 1) == grey).all():
+        if (grey[1::factor, ::factor] == once).all() and (
+            np.repeat(np.repeat(once, factor, 0), factor, 1) == grey
+        ).all():
             return once
     return grey
 
@@ -129,7 +138,9 @@ def _undo_smooth_enlargement(grey: np.ndarray) -> np.ndarray | None:
     spread = float(np.asarray(picture).std())
     if spread < BLANK_CONTRAST or float(lost.std()) > 0.2 * spread:
         return None
-    return np.asarray(coarse)
+    small = np.asarray(coarse)
+    steps = _widen(small, 2) + _widen(-small, 2)
+    return small if float(steps.max()) > 0.55 * float(np.ptp(small)) else None  # not mere shading
 
 
 def _normalise_small(grey: np.ndarray) -> np.ndarray:
@@ -153,7 +164,9 @@ def _fit(ink: np.ndarray) -> np.ndarray:
     """Scale to 20 pixels on the longer side."""
     scale = BOX / max(ink.shape)
     size = (max(1, round(ink.shape[1] * scale)), max(1, round(ink.shape[0] * scale)))
-    how = Pillow.Resampling.BICUBIC if scale > 1 else Pillow.Resampling.BOX if scale < 0.5 else Pillow.Resampling.BILINEAR
+    how = (
+        Pillow.Resampling.BICUBIC if scale > 1 else Pillow.Resampling.BOX if scale < 0.5 else Pillow.Resampling.BILINEAR
+    )
     return np.clip(np.asarray(Pillow.fromarray(ink).resize(size, how)), 0, 255)
 
 
@@ -173,7 +186,8 @@ def _normalise_page(grey: np.ndarray) -> tuple[np.ndarray, Doubt | None]:
     chosen, doubt = _choose(parts, mask.shape)
     if not len(chosen):
         raise Blank(0)
-    return _render(ink, level, parts, chosen), doubt
+    pixels = _render(ink, level, parts, chosen)
+    return pixels, doubt or _doubt(pixels)
 
 
 def _whole(ink: np.ndarray) -> np.ndarray:
@@ -273,7 +287,8 @@ def _erase_rules(mask: np.ndarray) -> None:
     slopes = np.linspace(-0.08, 0.08, 17)
     margin = int(0.04 * width) + 2
     tallies = [
-        np.bincount((rows - slope * columns + margin + 0.5).astype(np.intp), minlength=height + 2 * margin) for slope in slopes
+        np.bincount((rows - slope * columns + margin + 0.5).astype(np.intp), minlength=height + 2 * margin)
+        for slope in slopes
     ]
     best = int(np.argmax([float((tally.astype(float) ** 2).sum()) for tally in tallies]))
     tally = tallies[best].astype(float)
@@ -300,7 +315,11 @@ def find_parts(mask: np.ndarray) -> Parts | None:
     after = np.searchsorted(start, end + stride, "right")
     number = np.maximum(after - first, 0)
     upper = np.repeat(np.arange(count), number)
-    lower = np.repeat(first - np.concatenate([[0], number.cumsum()[:-1]]), number) + np.arange(len(upper)) if count else upper
+    lower = (
+        np.repeat(first - np.concatenate([[0], number.cumsum()[:-1]]), number) + np.arange(len(upper))
+        if count
+        else upper
+    )
     part = np.arange(count)
     while True:
         smaller = np.minimum(part[upper], part[lower])
@@ -326,22 +345,24 @@ def _choose(parts: Parts, shape: tuple[int, int]) -> tuple[np.ndarray, Doubt | N
     height, width = shape
     tall, wide = parts.bottom - parts.top, parts.right - parts.left
     size = np.maximum(tall, wide)
-    outside = (parts.top <= 1).astype(int) + (parts.left <= 1) + (parts.bottom >= height - 1) + (parts.right >= width - 1)
+    outside = (
+        (parts.top <= 1).astype(int) + (parts.left <= 1) + (parts.bottom >= height - 1) + (parts.right >= width - 1)
+    )
     slender = np.minimum(tall, wide) < 0.12 * size
     reaches = (tall > 0.95 * height) | (wide > 0.95 * width)
     penalty = np.where(outside > 0, np.where(reaches | slender, 0.02, 0.15), 1.0)
     x, y = (parts.left + parts.right) / 2 / width - 0.5, (parts.top + parts.bottom) / 2 / height - 0.5
     score = parts.area * np.sqrt(size) * penalty * (1 - np.maximum(abs(x), abs(y)))
-    big = size >= max(8, 0.07 * max(shape))
-    if not big.any():
+    score[(size < max(8, 0.07 * max(shape))) | _along_the_edge(parts, shape)] = 0
+    if not score.any():
         return np.empty(0, int), None
-    main = int(np.argmax(np.where(big, score, 0)))
+    main = int(score.argmax())
     reach = 0.12 * size[main]
     gap_x = np.maximum(parts.left - parts.right[main], parts.left[main] - parts.right)
     gap_y = np.maximum(parts.top - parts.bottom[main], parts.top[main] - parts.bottom)
     apart = np.maximum(gap_x, gap_y)
     others = np.arange(len(size)) != main
-    comparable = others & (outside == 0) & (tall >= 0.55 * tall[main]) & (parts.area >= 0.3 * parts.area[main])
+    comparable = others & (outside == 0) & (tall >= 0.55 * tall[main]) & (parts.area >= 0.15 * parts.area[main])
     beside = comparable & (gap_x > 0.03 * tall[main]) & (gap_y < 0)
     above = comparable & (gap_y > 0.05 * tall[main]) & (gap_x < 0)
     several = (beside | above).any() or np.count_nonzero(comparable) >= 2
@@ -352,6 +373,30 @@ def _choose(parts: Parts, shape: tuple[int, int]) -> tuple[np.ndarray, Doubt | N
     elif np.count_nonzero(others & (size >= 0.25 * size[main]) & (outside == 0)) >= 6:
         doubt = "not_a_digit"
     return np.flatnonzero(near | ~others), doubt
+
+
+def _along_the_edge(parts: Parts, shape: tuple[int, int]) -> np.ndarray:
+    """(n,) bool: parts whose ink lies almost all at the picture's edge, as the table beyond the paper does."""
+    height, width = shape
+    margin_x, margin_y = EDGE * width, EDGE * height
+    row = parts.run_start // (width + 2)
+    start, end = parts.run_start % (width + 2), parts.run_end - row * (width + 2)
+    inside = np.minimum(end, width - margin_x) - np.maximum(start, margin_x)
+    inside = np.where((row < margin_y) | (row >= height - margin_y), 0, np.maximum(inside, 0))
+    return np.bincount(parts.run_part, inside, len(parts.area)) < 0.3 * parts.area
+
+
+def _doubt(pixels: np.ndarray) -> Doubt | None:
+    """Whether the ink is more, thicker, flatter or more scattered than that of one digit in 2,000 (of MNIST, paper, fonts)."""
+    ink = pixels > 127
+    area = np.count_nonzero(ink)
+    if area > MOST_INK or np.count_nonzero(ink.any(axis=1)) < LEAST_ROWS:
+        return "not_a_digit"
+    across, down = ink[:, 1:] & ink[:, :-1], ink[1:] & ink[:-1]
+    if 2 * area - np.count_nonzero(across) - np.count_nonzero(down) > MOST_STROKES:
+        return "not_a_digit"
+    inner = np.count_nonzero(across[1:-1, 1:] & across[1:-1, :-1] & down[1:, 1:-1] & down[:-1, 1:-1])
+    return "not_a_digit" if 2 * area > THICKEST * (area - inner) else None
 
 
 def _render(ink: np.ndarray, level: float, parts: Parts, chosen: np.ndarray) -> np.ndarray:
@@ -377,15 +422,14 @@ def _render(ink: np.ndarray, level: float, parts: Parts, chosen: np.ndarray) -> 
     around = np.pad(ink, 1)[top : bottom + 2, left : right + 2]
     soft = np.clip(around * (1.6 / level) - 0.3, 0, 1) * wider
     # A strip of width w and length l has area w*l, and loses 2*l when a pixel is taken off on each side.
-    lost = np.count_nonzero(inner) - np.count_nonzero(own[:-2, 1:-1] & own[2:, 1:-1] & own[1:-1, :-2] & own[1:-1, 2:] & inner)
+    lost = np.count_nonzero(inner) - np.count_nonzero(
+        own[:-2, 1:-1] & own[2:, 1:-1] & own[1:-1, :-2] & own[1:-1, 2:] & inner
+    )
     stroke = 2 * np.count_nonzero(inner) / max(lost, 1) * BOX / max(height, width)
     fitted = _fit((255 * soft[1:-1, 1:-1]).astype(np.float32))
     if stroke < THIN:
         fitted = _thicken(fitted, min(1.0, THIN - stroke))
     return centre(fitted)
-
-
-THIN = 2.2  # pixels of 20; MNIST's strokes are mostly 2 to 4 wide
 
 
 def _thicken(ink: np.ndarray, amount: float) -> np.ndarray:
