@@ -38,6 +38,7 @@ class Answers:
         confidence: 0 where the image was rejected.
         held: rejected, or sent to review.
         microseconds: of CPU an image, decoding and normalisation.
+
     """
 
     truth: np.ndarray
@@ -70,9 +71,8 @@ def read(cases: Iterable[devset.Case], model: LiveModel, settings: Settings) -> 
     microseconds = (time.process_time() - started) / max(1, len(cases)) * 1e6
     probabilities, energies = model.predict(pixels)
     confidence = np.where(rejected, 0, probabilities.max(axis=1))
-    chosen = settings.inference
     held = [
-        review_reason(float(c), float(e), d, chosen.review_below, chosen.not_a_digit_above) is not None
+        review_reason(float(c), float(e), d, settings.inference) is not None
         for c, e, d in zip(confidence, energies, doubts, strict=True)
     ]
     truth = np.array([-1 if case.digit is None else case.digit for case in cases])
@@ -116,9 +116,7 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", type=Path, default=Path("config.toml"))
-    parser.add_argument(
-        "--model", type=Path, default=Path("models/current.h5"), help="with its manifest .json beside it"
-    )
+    parser.add_argument("--model", type=Path, default=Path("models/current.h5"), help="with its manifest .json beside it")
     parser.add_argument("--limit", type=int, default=None, help="images a set, at most")
     parser.add_argument("--kinds", action="store_true", help="also print each set's kinds that were read worst")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the worst answers, a PNG")

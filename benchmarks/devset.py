@@ -160,6 +160,7 @@ def page(coverage: np.ndarray | None, kind: str, strength: int, random: np.rando
         kind: one of PAPER_KINDS, what is special about this page; all else is mild.
         strength: of that, 1 to 3.
         random: of this case.
+
     """
     portrait = random.random() < 0.5
     long = random.uniform(300, 1100)
@@ -298,9 +299,7 @@ def _rules(canvas: np.ndarray, kind: str, strength: int, share: float, random: n
     canvas += alpha * (blue - canvas)
 
 
-def _form(
-    canvas: np.ndarray, strength: int, share: float, random: np.random.Generator
-) -> tuple[float, float, float, float]:
+def _form(canvas: np.ndarray, strength: int, share: float, random: np.random.Generator) -> tuple[float, float, float, float]:
     """A box of a form, cut out so that one or more of its lines are still there; returns the box."""
     height, width = canvas.shape[:2]
     side = share * min(width, height)

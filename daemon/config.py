@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 ENVIRONMENT_PREFIX = "DIGITD_"
 ENVIRONMENT_CONFIG = "DIGITD_CONFIG"  # names the file itself; every other variable names a key
@@ -68,11 +68,12 @@ class InferenceSettings(Table):
     not_a_digit_above: Annotated[float, Field(gt=0)] = 2.0
     sync_seconds: Seconds = 1.0
 
-    @model_validator(mode="after")
-    def _ascending(self) -> InferenceSettings:
-        if self.batch_sizes != sorted(set(self.batch_sizes)):
-            raise ValueError("batch_sizes must ascend without repetition")
-        return self
+    @field_validator("batch_sizes")
+    @classmethod
+    def _ascending(cls, sizes: list[int]) -> list[int]:
+        if sizes != sorted(set(sizes)):
+            raise ValueError("numbers that ascend without repetition")
+        return sizes
 
 
 class Augmentation(Table):
@@ -118,6 +119,36 @@ class TrainingSettings(Table):
     layers: Annotated[list[Layer], Field(min_length=1)]
 
 
+class RetrainSettings(Table):
+    """When to retrain, and how a champion learns from corrections."""
+
+    cron: str = "0 3 * * *"
+    interval_hours: Annotated[float, Field(ge=0)] = 0.0
+    after_corrections: Annotated[int, Field(ge=0)] = 50
+    quiet_seconds: Seconds = 60.0
+    max_hours: Seconds = 6.0
+    steps: PositiveInt = 1200
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    corrections_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: PositiveInt = 6
+
+
+class GateSettings(Table):
+    """What a candidate must show before it takes the champion's place."""
+
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.0025
+    significance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    min_corrections: PositiveInt = 10
+    recall_floor: Share = 0.97
+    canary_accuracy: Share = 0.9
+
+
+class RetentionSettings(Table):
+    """What is kept."""
+
+    versions: Annotated[int, Field(ge=2)] = 20
+
+
 class HttpSettings(Table):
     """Where /metrics, /livez and /readyz are served."""
 
@@ -132,8 +163,16 @@ class Settings(Table):
     inbox: InboxSettings = InboxSettings()
     inference: InferenceSettings = InferenceSettings()
     training: TrainingSettings
+    retrain: RetrainSettings = RetrainSettings()
+    gate: GateSettings = GateSettings()
+    retention: RetentionSettings = RetentionSettings()
     http: HttpSettings = HttpSettings()
     _file: Path = PrivateAttr(default=Path("config.toml"))
+
+    def read_from(self, file: Path) -> Settings:
+        """Remember the file that these settings came from."""
+        self._file = file.absolute()
+        return self
 
     @property
     def file(self) -> Path:
@@ -151,6 +190,8 @@ class Settings(Table):
 
 
 FOLDERS = ("inbox", "work", "results", "processed", "rejected", "corrections", "models", "logs")
+ONE_FILE_SYSTEM = ("inbox", "work", "processed", "rejected")  # files move between them by rename
+LOCK = ".lock"  # in work/: one daemon per root
 
 
 def load_settings(file: Path, environment: dict[str, str] | None = None) -> Settings:
@@ -162,6 +203,7 @@ def load_settings(file: Path, environment: dict[str, str] | None = None) -> Sett
 
     Raises:
         ConfigError: the file is missing or no TOML, or a key is unknown or has a wrong value.
+
     """
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -177,8 +219,7 @@ def load_settings(file: Path, environment: dict[str, str] | None = None) -> Sett
         settings = Settings.model_validate(tables)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(file, overridden, detail) for detail in error.errors())) from error
-    settings._file = file.absolute()
-    return settings
+    return settings.read_from(file)
 
 
 def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple[str, ...], str]:
@@ -204,7 +245,8 @@ def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple
 def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) -> str:
     """One sentence for one of pydantic's findings."""
     location = tuple(str(part) for part in detail["loc"])
-    where = f"environment variable {overridden[location]}" if location in overridden else str(file)
+    variable = next((overridden[key] for n in range(1, len(location) + 1) if (key := location[:n]) in overridden), None)
+    where = f"environment variable {variable}" if variable else str(file)
     key = f"[{'.'.join(location[:-1])}] {location[-1]}" if len(location) > 1 else ".".join(location)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])

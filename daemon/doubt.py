@@ -1,4 +1,4 @@
-"""Honest doubt: calibrated probabilities, an energy that tells digits from the rest, and the reason to ask a person. Pure numpy.
+"""Honest doubt: calibrated probabilities, an energy that tells digits from the rest, the reason to ask a person. Pure numpy.
 
 Confidence is the largest probability after temperature scaling (Guo et al. 2017, arXiv:1706.04599). Energy is the negative
 log-sum-exp of the logits (Liu et al. 2020, arXiv:2010.03759): low for what the model has learned, high for what is strange
@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from daemon.config import InferenceSettings
+
 STRANGE_QUANTILE = 0.995  # of the validation digits' energies; the energy of 1.0
 TEMPERATURES = np.geomspace(0.25, 4, 161)  # that are tried, 1.7 % apart
 
@@ -24,6 +26,7 @@ class Calibration:
         temperature: logits are divided by it before the softmax.
         energy_median: half of the validation digits have less energy.
         energy_limit: all but 0.5 % of the validation digits have less energy.
+
     """
 
     temperature: float = 1.0
@@ -72,6 +75,7 @@ def calibrate(logits: np.ndarray, digits: np.ndarray) -> Calibration:
     Args:
         logits: (n, 10) of the validation data.
         digits: (n,) their labels.
+
     """
     of_truth = np.arange(len(digits)), digits.astype(np.intp)
     losses = [-np.log(np.maximum(softmax(logits, t)[of_truth], 1e-12)).mean() for t in TEMPERATURES]
@@ -83,20 +87,18 @@ def calibrate(logits: np.ndarray, digits: np.ndarray) -> Calibration:
     )
 
 
-def review_reason(
-    confidence: float, relative_energy: float, doubt: str | None, review_below: float, not_a_digit_above: float
-) -> str | None:
+def review_reason(confidence: float, relative_energy: float, doubt: str | None, limits: InferenceSettings) -> str | None:
     """Why a person should look at an answer, or None.
 
     Args:
         confidence: the largest calibrated probability.
         relative_energy: as `Calibration.apply` gives it.
         doubt: what normalisation found.
-        review_below: confidence below this is low.
-        not_a_digit_above: relative energy above this is no digit's.
+        limits: confidence below `review_below` is low, relative energy above `not_a_digit_above` is no digit's.
+
     """
     if doubt is not None:
         return doubt
-    if relative_energy > not_a_digit_above:
+    if relative_energy > limits.not_a_digit_above:
         return "not_a_digit"
-    return "low_confidence" if confidence < review_below else None
+    return "low_confidence" if confidence < limits.review_below else None

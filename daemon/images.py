@@ -31,6 +31,7 @@ class InvalidImage(Exception):
         detail: one sentence saying what was found.
         hint: what a person can do.
         sha256: of the content, where it was read.
+
     """
 
     def __init__(self, reason: str, detail: str, hint: str, sha256: str | None = None) -> None:
@@ -51,6 +52,7 @@ class Image:
         format: Pillow's name of the format, such as "PNG".
         width, height: of the original, in pixels, as stored (before its EXIF orientation is applied).
         doubt: what already speaks against its being one digit, before any model has seen it.
+
     """
 
     pixels: np.ndarray
@@ -72,6 +74,7 @@ def load_image(path: Path | str, max_bytes: int, max_pixels: int) -> Image:
     Raises:
         InvalidImage: the file cannot be a digit image.
         OSError: the machine failed (EIO, ENOMEM, a vanished file), which says nothing about the image.
+
     """
     data = _read(path, max_bytes)
     digest = hashlib.sha256(data).hexdigest()
@@ -87,6 +90,7 @@ def load_content(data: bytes, max_pixels: int, digest: str | None = None) -> Ima
 
     Raises:
         InvalidImage: the content cannot be a digit image.
+
     """
     grey, kind, (width, height) = _decode(data, max_pixels)
     pixels, doubt = _normalise(grey)
@@ -101,6 +105,7 @@ def decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, in
 
     Raises:
         InvalidImage: the content cannot be a digit image.
+
     """
     grey, kind, size = _decode(data, max_pixels)
     return normalise(grey), kind, size
@@ -119,10 +124,11 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, i
                 f"Expected at most {max_pixels} pixels. Received: {size[0]} x {size[1]} = {size[0] * size[1]}.",
                 "Scale the image down, or raise [inbox] max_pixels.",
             )
-        if getattr(picture, "n_frames", 1) > 1:
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1:
             raise InvalidImage(
                 "animated",
-                f"Expected one picture. Received: a {kind} with {picture.n_frames} frames or pages.",
+                f"Expected one picture. Received: a {kind} with {frames} frames or pages.",
                 "Drop each frame or page as a file of its own.",
             )
         picture.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a large JPEG is decoded at reduced scale
@@ -161,6 +167,7 @@ def normalise(grey: np.ndarray) -> np.ndarray:
 
     Raises:
         InvalidImage: there is no ink ("blank").
+
     """
     return _normalise(grey)[0]
 

@@ -5,17 +5,13 @@ Importing this module imports TensorFlow (2 s, 560 MB), so nothing that needs no
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import: its C++ log lines are not for our journal
-
-import keras
 import numpy as np
-import tensorflow as tf
 
+from daemon.backend import keras, tf
 from daemon.config import ConfigError, Layer
 from daemon.doubt import Calibration
 
@@ -38,6 +34,7 @@ def build_model(layers: Sequence[Layer]) -> keras.Sequential:
 
     Raises:
         ConfigError: Keras knows no such layer, refuses its arguments, or the output is not (n, 10).
+
     """
     model = keras.Sequential([keras.Input(IMAGE_SHAPE)])
     for number, spec in enumerate(layers, start=1):
@@ -72,6 +69,7 @@ def read_model(path: Path) -> keras.Model:
 
     Raises:
         ModelError: it is no Keras model, has other shapes, or weights that are not finite.
+
     """
     try:
         model = keras.models.load_model(path, compile=False)
@@ -92,6 +90,7 @@ def give_logits(model: keras.Model) -> bool:
 
     Returns:
         Whether it could be done: the last layer is one with a softmax activation. Otherwise the model is as it was.
+
     """
     last = model.layers[-1]
     if getattr(last, "activation", None) is not keras.activations.softmax:
@@ -122,6 +121,7 @@ class LiveModel:
         identity: the version and digest that results will name.
         batch_sizes: ascending; a batch is padded to the smallest that holds it.
         calibration: what its logits mean, from its manifest.
+
     """
 
     def __init__(
@@ -144,6 +144,7 @@ class LiveModel:
         Returns:
             (n, 10) float32, each row summing to 1, and (n,) float32 relative energies: 0 for the median validation digit,
             1 for one stranger than all but 0.5 %, more for what is no digit.
+
         """
         largest = self._batch_sizes[-1]
         parts = [self._predict_batch(images[start : start + largest]) for start in range(0, len(images), largest)]

@@ -6,7 +6,7 @@ aspect ratio, its centre of mass in the middle of 28x28. The steps, cheapest way
 1. What is in this form already is left alone.
 2. A picture under SMALL pixels holds a digit and nothing else: it is only scaled.
 3. Else: background by a grey closing, ink as the part of its light that is missing, a threshold, rules erased, and the
-   connected parts of the ink judged: which is the digit, which belong to it, which are specks, the paper's edge or other digits.
+   connected parts of the ink judged: which is the digit, what belongs to it, what is a speck, the paper's edge, another digit.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def normalise(grey: np.ndarray) -> tuple[np.ndarray, Doubt | None]:
 
     Raises:
         Blank: there is no ink.
+
     """
     if grey.shape == (SIDE, SIDE):
         canonical = _canonical(grey)
@@ -88,6 +89,7 @@ def centre(digit: np.ndarray) -> np.ndarray:
 
     Args:
         digit: at most (28, 28) float32, ink positive on paper 0.
+
     """
     digit = np.clip(digit * (255 / max(float(digit.max()), 1.0)), 0, 255)
     height, width = digit.shape
@@ -121,9 +123,7 @@ def _undo_enlargement(grey: np.ndarray) -> np.ndarray:
         if any(side % factor or side // factor < 6 for side in grey.shape):
             continue
         once = grey[::factor, ::factor]
-        if (grey[1::factor, ::factor] == once).all() and (
-            np.repeat(np.repeat(once, factor, 0), factor, 1) == grey
-        ).all():
+        if (grey[1::factor, ::factor] == once).all() and (np.repeat(np.repeat(once, factor, 0), factor, 1) == grey).all():
             return once
     return grey
 
@@ -164,9 +164,7 @@ def _fit(ink: np.ndarray) -> np.ndarray:
     """Scale to 20 pixels on the longer side."""
     scale = BOX / max(ink.shape)
     size = (max(1, round(ink.shape[1] * scale)), max(1, round(ink.shape[0] * scale)))
-    how = (
-        Pillow.Resampling.BICUBIC if scale > 1 else Pillow.Resampling.BOX if scale < 0.5 else Pillow.Resampling.BILINEAR
-    )
+    how = Pillow.Resampling.BICUBIC if scale > 1 else Pillow.Resampling.BOX if scale < 0.5 else Pillow.Resampling.BILINEAR
     return np.clip(np.asarray(Pillow.fromarray(ink).resize(size, how)), 0, 255)
 
 
@@ -195,7 +193,7 @@ def _whole(ink: np.ndarray) -> np.ndarray:
 
 
 def _ink_is_light(grey: np.ndarray) -> bool:
-    """Whether there is less light than dark next to where light and dark meet; if that is even, whether the border is dark."""
+    """Whether there is less light than dark where the two meet; if that is even, whether the border is dark."""
     factor = max(1, round(max(grey.shape) / BACKGROUND_SIDE))
     small = np.asarray(Pillow.fromarray(grey).reduce(factor))
     reach = _reach(small)
@@ -218,6 +216,7 @@ def _flatten(grey: np.ndarray, *, shaded: bool) -> np.ndarray:
     Args:
         grey: dark ink on light paper.
         shaded: count the missing share of the background's light, so that a shadow does not weaken the ink in it.
+
     """
     factor = max(1, round(max(grey.shape) / BACKGROUND_SIDE))
     background = _close(np.asarray(Pillow.fromarray(grey).reduce(factor)))
@@ -316,9 +315,7 @@ def find_parts(mask: np.ndarray) -> Parts | None:
     number = np.maximum(after - first, 0)
     upper = np.repeat(np.arange(count), number)
     lower = (
-        np.repeat(first - np.concatenate([[0], number.cumsum()[:-1]]), number) + np.arange(len(upper))
-        if count
-        else upper
+        np.repeat(first - np.concatenate([[0], number.cumsum()[:-1]]), number) + np.arange(len(upper)) if count else upper
     )
     part = np.arange(count)
     while True:
@@ -345,9 +342,7 @@ def _choose(parts: Parts, shape: tuple[int, int]) -> tuple[np.ndarray, Doubt | N
     height, width = shape
     tall, wide = parts.bottom - parts.top, parts.right - parts.left
     size = np.maximum(tall, wide)
-    outside = (
-        (parts.top <= 1).astype(int) + (parts.left <= 1) + (parts.bottom >= height - 1) + (parts.right >= width - 1)
-    )
+    outside = (parts.top <= 1).astype(int) + (parts.left <= 1) + (parts.bottom >= height - 1) + (parts.right >= width - 1)
     slender = np.minimum(tall, wide) < 0.12 * size
     reaches = (tall > 0.95 * height) | (wide > 0.95 * width)
     penalty = np.where(outside > 0, np.where(reaches | slender, 0.02, 0.15), 1.0)
@@ -387,7 +382,7 @@ def _along_the_edge(parts: Parts, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _doubt(pixels: np.ndarray) -> Doubt | None:
-    """Whether the ink is more, thicker, flatter or more scattered than that of one digit in 2,000 (of MNIST, paper, fonts)."""
+    """Whether the ink is more, thicker, flatter or more scattered than that of 1,999 digits in 2,000."""
     ink = pixels > 127
     area = np.count_nonzero(ink)
     if area > MOST_INK or np.count_nonzero(ink.any(axis=1)) < LEAST_ROWS:
@@ -409,7 +404,7 @@ def _render(ink: np.ndarray, level: float, parts: Parts, chosen: np.ndarray) -> 
     edges[parts.run_start[picked]] = 1
     edges[parts.run_end[picked]] = -1
     mask = edges[:-1].cumsum(dtype=np.int8).reshape(-1, stride)
-    height, width = bottom - top, right - left
+    height, width = int(bottom - top), int(right - left)
     own = np.zeros((height + 2, width + 2), bool)  # with a pixel around, for the soft edge
     inner = mask[top:bottom, left:right].astype(bool)
     own[1:-1, 1:-1] = inner
@@ -425,7 +420,7 @@ def _render(ink: np.ndarray, level: float, parts: Parts, chosen: np.ndarray) -> 
     lost = np.count_nonzero(inner) - np.count_nonzero(
         own[:-2, 1:-1] & own[2:, 1:-1] & own[1:-1, :-2] & own[1:-1, 2:] & inner
     )
-    stroke = 2 * np.count_nonzero(inner) / max(lost, 1) * BOX / max(height, width)
+    stroke = 2 * np.count_nonzero(inner) / max(int(lost), 1) * BOX / max(height, width)
     fitted = _fit((255 * soft[1:-1, 1:-1]).astype(np.float32))
     if stroke < THIN:
         fitted = _thicken(fitted, min(1.0, THIN - stroke))

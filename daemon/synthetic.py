@@ -1,7 +1,7 @@
 """Digits and things that are no digit, drawn by code, for a model to learn from besides the data set.
 
-MNIST was written by Americans with one kind of pen: it has no crossed 7s, few 1s with a flag, nothing printed, and nothing at
-all that is not a digit. The digits here are pen strokes along hand-set points, bent and inked at random. What is no digit
+MNIST was written by Americans with one kind of pen: it has no crossed 7s, few 1s with a flag, nothing printed, and nothing
+at all that is not a digit. The digits here are pen strokes along hand-set points, bent and inked at random. What is no digit
 is taught as "all ten are equally likely" (outlier exposure, Hendrycks et al. 2019, arXiv:1812.04606).
 """
 
@@ -17,7 +17,7 @@ from daemon.normalise import BOX, SIDE, centre
 NO_DIGIT = 10  # the label of what is no digit
 SCALE = 4  # strokes are drawn this much larger, then reduced
 
-# One string a way of writing it; x,y pairs in a unit square, y downwards; "|" lifts the pen, a point given twice is a corner.
+# A string is a way of writing it: x,y in a unit square, y downwards; "|" lifts the pen, a point given twice is a corner.
 _DIGITS: tuple[tuple[str, ...], ...] = (
     (
         ".5,0 .15,.15 0,.5 .15,.85 .5,1 .85,.85 1,.5 .85,.15 .5,0",
@@ -86,12 +86,13 @@ _DIGITS: tuple[tuple[str, ...], ...] = (
 _LETTERS = (
     "0,1 .5,0 .5,0 1,1 | .2,.62 .8,.62", "1,0 0,0 0,0 0,1 0,1 1,1 | 0,.5 .8,.5", "1,0 0,0 0,0 0,1 | 0,.48 .8,.48",
     "0,0 0,1 | 1,0 1,1 | 0,.5 1,.5", "0,0 0,1 | .9,0 0,.55 | .25,.4 1,1", "0,1 .1,0 .1,0 .5,.7 .5,.7 .9,0 .9,0 1,1",
-    "0,1 0,0 0,0 1,1 1,1 1,0", "0,1 0,0 0,0 .7,0 .95,.25 .7,.5 0,.52", "0,1 0,0 0,0 .7,0 .9,.22 .7,.46 0,.48 | .4,.48 1,1",
-    "0,0 1,0 | .5,0 .5,1", "0,0 .25,1 .25,1 .5,.3 .5,.3 .75,1 .75,1 1,0", "0,0 1,1 | 1,0 0,1",
-    ".9,.25 .5,0 .05,.3 .05,.75 .45,1 .85,.8 | .9,0 .9,.85 1,1", "0,0 0,1 | 0,.55 .4,.4 .8,.5 .85,1", "0,1 0,.3 .5,.1 .5,1 | .5,.3 1,.1 1,1",
-    "0,1 0,0 | 0,.25 .5,0 .95,.15", "0,1 0,.1 | 0,.3 .5,.05 .9,.25 .9,1", "1,0 .4,0 .3,.3 .3,1 | 0,.42 .8,.42",
-    ".5,0 .5,1 | 0,.5 1,.5", "0,0 0,.7 .5,1 1,.7 1,0", "0,0 0,1 | .5,0 .5,1", "0,.3 1,.3 | 0,.7 1,.7",
-    ".5,0 0,1 0,1 1,1 1,1 .5,0", "0,.6 .3,1 .3,1 1,0",
+    "0,1 0,0 0,0 1,1 1,1 1,0", "0,1 0,0 0,0 .7,0 .95,.25 .7,.5 0,.52",
+    "0,1 0,0 0,0 .7,0 .9,.22 .7,.46 0,.48 | .4,.48 1,1", "0,0 1,0 | .5,0 .5,1",
+    "0,0 .25,1 .25,1 .5,.3 .5,.3 .75,1 .75,1 1,0", "0,0 1,1 | 1,0 0,1",
+    ".9,.25 .5,0 .05,.3 .05,.75 .45,1 .85,.8 | .9,0 .9,.85 1,1", "0,0 0,1 | 0,.55 .4,.4 .8,.5 .85,1",
+    "0,1 0,.3 .5,.1 .5,1 | .5,.3 1,.1 1,1", "0,1 0,0 | 0,.25 .5,0 .95,.15", "0,1 0,.1 | 0,.3 .5,.05 .9,.25 .9,1",
+    "1,0 .4,0 .3,.3 .3,1 | 0,.42 .8,.42", ".5,0 .5,1 | 0,.5 1,.5", "0,0 0,.7 .5,1 1,.7 1,0", "0,0 0,1 | .5,0 .5,1",
+    "0,.3 1,.3 | 0,.7 1,.7", ".5,0 0,1 0,1 1,1 1,1 .5,0", "0,.6 .3,1 .3,1 1,0",
 )  # fmt: skip
 
 
@@ -100,6 +101,7 @@ def draw_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         (count, 28, 28) uint8 in MNIST's form, and (count,) uint8 labels 0 to 9.
+
     """
     random = np.random.default_rng([seed, 0])
     labels = np.arange(count, dtype=np.uint8) % 10
@@ -137,9 +139,7 @@ def _draw_strokes(strokes: str, random: np.random.Generator) -> np.ndarray:
         x, y = x + bend[0] @ [y, y * y, np.sin(3 * y)], y + bend[1] @ [x, x * x, np.sin(3 * x)]
         x = (x - 0.5) * aspect - slant * (y - 0.5)
         y = y - 0.5
-        lines.append(
-            size * np.stack([x * np.cos(turn) - y * np.sin(turn), y * np.cos(turn) + x * np.sin(turn)], axis=1)
-        )
+        lines.append(size * np.stack([x * np.cos(turn) - y * np.sin(turn), y * np.cos(turn) + x * np.sin(turn)], axis=1))
     everything = np.concatenate(lines)
     margin = 8 * SCALE
     offset = margin - everything.min(axis=0)

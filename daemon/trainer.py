@@ -6,7 +6,6 @@ logs/training/<version>/, TensorBoard events in logs/tensorboard/<version>/, and
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -18,15 +17,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import keras
+import absl.logging
 import numpy as np
-import tensorflow as tf
 
+from daemon.backend import keras, tf
 from daemon.config import Augmentation, ConfigError, Settings, TrainingSettings, load_settings
 from daemon.dataset import Split, load_base_data, split_validation
 from daemon.doubt import Calibration, calibrate
+from daemon.files import file_sha256, sync_folder, write_durably
+from daemon.job import Job
 from daemon.model import CLASSES, as_input, build_model, give_logits, read_model
-from daemon.registry import Registry, file_sha256, sync_folder, write_durably
+from daemon.registry import Registry
 from daemon.synthetic import NO_DIGIT, draw_digits, draw_no_digits
 
 STOPPED = 3  # exit code: SIGTERM came and nothing was saved
@@ -34,21 +35,6 @@ STOPPED = 3  # exit code: SIGTERM came and nothing was saved
 
 class TrainingFailed(Exception):
     """The training gave no usable model; the message says why."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the child is to do.
-
-    Attributes:
-        config: the config.toml; the environment's overrides are inherited.
-        version: the name of the version to write, such as "v0002".
-        verbose: Keras' verbosity: 0 silent, 1 a progress bar, 2 a line an epoch.
-    """
-
-    config: str
-    version: str
-    verbose: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +49,9 @@ class Evaluation:
     def recall(self) -> list[float]:
         """The share of each digit's images that were read as that digit; 1.0 for a digit without images."""
         counts = self.confusion.sum(axis=1)
-        return [float(right / count) if count else 1.0 for right, count in zip(self.confusion.diagonal(), counts, strict=True)]
+        return [
+            float(right / count) if count else 1.0 for right, count in zip(self.confusion.diagonal(), counts, strict=True)
+        ]
 
 
 def compile_model(model: keras.Sequential, settings: TrainingSettings, steps: int) -> None:
@@ -71,6 +59,7 @@ def compile_model(model: keras.Sequential, settings: TrainingSettings, steps: in
 
     Raises:
         ConfigError: Keras knows no such optimizer.
+
     """
     try:
         optimizer = type(keras.optimizers.get(settings.optimizer))
@@ -91,6 +80,7 @@ def digit_loss(truth: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
     Args:
         truth: (n,) or (n, 1) integers, 0 to 9 or NO_DIGIT.
         probabilities: (n, 10).
+
     """
     truth = tf.reshape(tf.cast(truth, tf.int32), (-1,))
     spread = tf.cast(truth == NO_DIGIT, tf.float32)[:, None] / CLASSES
@@ -139,6 +129,7 @@ def augment(images: tf.Tensor, limits: Augmentation) -> tf.Tensor:
 
     Returns:
         (n, 28, 28, 1) float32 in 0..1.
+
     """
     x = tf.cast(images, tf.float32)[..., None] / 255.0
     x = _coarsen(_change_thickness(x, limits.thickness), limits.coarse_share)
@@ -151,7 +142,9 @@ def _change_thickness(x: tf.Tensor, limit: float) -> tf.Tensor:
     thicker = tf.nn.max_pool2d(x, 3, 1, "SAME")
     thinner = -tf.nn.max_pool2d(-x, 3, 1, "SAME")
     # Thin strokes are not thinned away: the less there is to erode, the less is eroded.
-    bold = tf.clip_by_value(4 * tf.reduce_mean(thinner, (1, 2, 3), keepdims=True) / tf.reduce_mean(x + 1e-6, (1, 2, 3), keepdims=True), 0, 1)
+    bold = tf.clip_by_value(
+        4 * tf.reduce_mean(thinner, (1, 2, 3), keepdims=True) / tf.reduce_mean(x + 1e-6, (1, 2, 3), keepdims=True), 0, 1
+    )
     return x + tf.nn.relu(amount) * (thicker - x) - tf.nn.relu(-amount) * bold * (x - thinner)
 
 
@@ -178,7 +171,9 @@ def _warp(x: tf.Tensor, limits: Augmentation) -> tf.Tensor:
     # From output to input coordinates: rotation @ shear * zoom, about the centre of the image.
     across = depth * (tf.cos(angle) * column + (shear * tf.cos(angle) - tf.sin(angle)) * row)
     down = depth * (tf.sin(angle) * column + (shear * tf.sin(angle) + tf.cos(angle)) * row)
-    wobble = tf.image.resize(tf.random.uniform((n, 5, 5, 2), -limits.elastic_pixels, limits.elastic_pixels), (28, 28), "bicubic")
+    wobble = tf.image.resize(
+        tf.random.uniform((n, 5, 5, 2), -limits.elastic_pixels, limits.elastic_pixels), (28, 28), "bicubic"
+    )
     down = down + wobble[..., 0] + centre + either_way(limits.shift_pixels)
     across = across + wobble[..., 1] + centre + either_way(limits.shift_pixels)
 
@@ -234,6 +229,7 @@ def train(job: Job, settings: Settings) -> Path:
     Raises:
         ConfigError: the data set, a layer or the optimizer is not usable.
         TrainingFailed: the weights are not finite, or SIGTERM came.
+
     """
     started = time.monotonic()
     chosen = settings.training
@@ -245,7 +241,8 @@ def train(job: Job, settings: Settings) -> Path:
     base = load_base_data(chosen.dataset, settings.root, settings.inbox)
     training, validation = split_validation(base.train, chosen.validation_share)
     model = build_model(chosen.layers)
-    compile_model(model, chosen, steps=chosen.epochs * -(-(len(training) + chosen.synthetic_digits + chosen.synthetic_no_digits) // chosen.batch_size))
+    learned = with_synthetic(training, chosen)
+    compile_model(model, chosen, steps=chosen.epochs * -(-len(learned) // chosen.batch_size))
     if job.verbose:
         model.summary()
 
@@ -254,7 +251,7 @@ def train(job: Job, settings: Settings) -> Path:
         monitor="val_loss", mode="auto", patience=chosen.patience, restore_best_weights=True
     )
     history = model.fit(
-        training_batches(with_synthetic(training, chosen), chosen.batch_size, chosen.augmentation, chosen.seed),
+        training_batches(learned, chosen.batch_size, chosen.augmentation, chosen.seed),
         shuffle=False,  # the pipeline shuffles
         validation_data=(as_input(validation.x), validation.y),
         epochs=chosen.epochs,
@@ -313,7 +310,7 @@ def stop_on_sigterm(model: keras.Model) -> list[int]:
     """Make SIGTERM end fit after the batch it is in; the returned list is not empty once it came."""
     received: list[int] = []
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, _frame: object) -> None:
         received.append(number)
         model.stop_training = True
 
@@ -351,6 +348,8 @@ def draw_history(history: dict[str, Sequence[float]], path: Path, version: str) 
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Do the job that the command line holds."""
+    absl.logging.set_verbosity(absl.logging.ERROR)  # Keras warns on every .h5 that it would like another format
     job = Job(**json.loads(arguments[0]))
     try:
         train(job, load_settings(Path(job.config)))
@@ -358,11 +357,6 @@ def main(arguments: Sequence[str]) -> int:
         print(f"training {job.version} failed: {error}", file=sys.stderr)
         return STOPPED if isinstance(error, TrainingFailed) else 2
     return 0
-
-
-def command(job: Job) -> list[str]:
-    """The command line that runs a job in a child process."""
-    return [sys.executable, "-m", "daemon.trainer", json.dumps(dataclasses.asdict(job))]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,38 @@
+"""Keras and TensorFlow, imported without the lines that TensorFlow's C++ code writes to stderr as it starts.
+
+No environment variable silences "Could not find cuda drivers" (TensorFlow 2.21), and a service's log is for its own words.
+If the import fails, those lines are shown. The import costs 2 s and 560 MB: nothing that needs no model may import this.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _stderr_kept_back() -> Iterator[None]:
+    with tempfile.TemporaryFile() as kept:
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a machine without a GPU is no error; what fails raises
+sys.stderr.flush()
+with _stderr_kept_back():
+    import keras
+    import tensorflow as tf
+
+__all__ = ["keras", "tf"]

@@ -1,0 +1,144 @@
+"""The commands of `digitd`; thin. Nothing here imports TensorFlow until a command needs the model."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from daemon import __version__
+from daemon.config import ENVIRONMENT_CONFIG, ConfigError, load_settings
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage or configuration.
+
+    """
+    options = _parser().parse_args(arguments)
+    _log_to_stderr()
+    try:
+        return int(options.command(options))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return WRONG_USAGE
+    except KeyboardInterrupt:
+        return FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone, as with | head
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="digitd",
+        description="Watches a folder for images of handwritten digits and writes one JSON answer per image.",
+    )
+    parser.add_argument("--version", action="version", version=f"digitd {__version__}")
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=Path(os.environ.get(ENVIRONMENT_CONFIG, "config.toml")),
+        metavar="FILE",
+        help="the configuration (default: $DIGITD_CONFIG, else ./config.toml)",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, configured: bool = True
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, parents=[config] if configured else [])
+        added.set_defaults(command=run)
+        return added
+
+    command("run", _run, "watch the inbox until SIGTERM")
+    predict = command("predict", _predict, "read images now, without a daemon")
+    predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    predict.add_argument("--json", action="store_true", help="one JSON object a line, as in results/")
+    command("retrain", _retrain, "train now, in the foreground, with a progress bar")
+    evaluate = command("evaluate", _evaluate, "print loss, accuracy and confusion matrix of a model on the test set")
+    evaluate.add_argument("version", nargs="?", metavar="VERSION", help="default: the current one")
+    status = command("status", _status, "tell what the running daemon is doing")
+    status.add_argument("--json", action="store_true", help="the same, as JSON")
+    command("check", _check, "check configuration, folders, model and limits; print what is in force")
+    init = command("init", _init, "lay out a new root: configuration, folders, model, data set", configured=False)
+    init.add_argument("folder", type=Path, metavar="DIR")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = load_settings(options.config)
+    from daemon.model import ModelError
+    from daemon.registry import RegistryError
+    from daemon.service import Service, StartError
+
+    try:
+        return Service(settings).run()
+    except (StartError, RegistryError, ModelError) as error:
+        print(error, file=sys.stderr)
+        return FAILED
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from daemon.predicting import predict_files
+
+    return predict_files(load_settings(options.config), options.files, as_json=options.json)
+
+
+def _retrain(options: argparse.Namespace) -> int:
+    from daemon.retraining import retrain_now
+
+    return retrain_now(load_settings(options.config))
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from daemon.evaluating import print_evaluation
+
+    return print_evaluation(load_settings(options.config), options.version)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from daemon.status import print_status
+
+    return print_status(load_settings(options.config), as_json=options.json)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from daemon.checks import print_check
+
+    return print_check(load_settings(options.config))
+
+
+def _init(options: argparse.Namespace) -> int:
+    from daemon.roots import lay_out
+
+    return lay_out(options.folder)
+
+
+class _JournalFormatter(logging.Formatter):
+    """Lines for the journal, which adds the time itself and reads the priority from <N>; see sd-daemon(3)."""
+
+    PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(value for level, value in self.PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    if "JOURNAL_STREAM" in os.environ:
+        handler.setFormatter(_JournalFormatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)

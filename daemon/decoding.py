@@ -1,0 +1,172 @@
+"""The pool of light processes that decode images and write results, so that a hostile file harms nobody but itself.
+
+They never import TensorFlow. Each has an address-space limit; a task that outlasts its time limit costs its process, which
+Pebble replaces.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import queue
+import resource
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pebble import ProcessPool
+
+from daemon.config import InboxSettings
+from daemon.images import InvalidImage, load_image
+from daemon.results import Drop, ImageFacts, Predictions, Rejection, publish_predictions
+
+log = logging.getLogger(__name__)
+
+CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
+PUBLISH_SECONDS = 60.0  # a disk may be slow; a worker that hangs longer is replaced
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What became of a chunk, in the order of its drops.
+
+    Attributes:
+        drops, images, pixels: those that can be predicted; pixels is (n, 28, 28) uint8.
+        refused: those that cannot be digit images, and why.
+        failed: those that the machine could not read, and the error.
+        left: those that time did not suffice for.
+
+    """
+
+    drops: list[Drop]
+    images: list[ImageFacts]
+    pixels: np.ndarray
+    refused: list[Rejection]
+    failed: list[tuple[Drop, OSError]]
+    left: list[Drop]
+
+
+class Decoders:
+    """Decodes chunks of claimed files, and publishes chunks of predictions, in processes of their own.
+
+    Args:
+        work, results: the folders that they read and write.
+        settings: the limits and the number of processes.
+
+    """
+
+    def __init__(self, work: Path, results: Path, settings: InboxSettings) -> None:
+        self._work, self._results, self._settings = work, results, settings
+        # Forked from a server process that has the modules and no threads: a replacement is there in milliseconds.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["daemon.decoding"])
+        self._pool = self._start_pool()
+
+    def decode(self, drops: list[Drop], done: Callable[[Future[Decoded]], None]) -> None:
+        """Decode a chunk; `done` is called from another thread, with a future that has its result or error.
+
+        The error is a TimeoutError when it outlasted its limit, else the process died.
+        """
+        limits = (self._settings.max_bytes, self._settings.max_pixels)
+        seconds = self._settings.decode_seconds + (CHUNK_SECONDS if len(drops) > 1 else 0)
+        self._schedule(partial(decode_chunk, self._work, drops, *limits), seconds).add_done_callback(done)
+
+    def publish(self, batch: Predictions, done: Callable[[Future[None]], None]) -> None:
+        """Publish a batch; `done` is called from another thread, with a future that has its result or error."""
+        self._schedule(partial(publish_predictions, self._results, batch), PUBLISH_SECONDS).add_done_callback(done)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+    def _schedule(self, task: Callable[[], object], seconds: float) -> Future[Any]:
+        if not self._pool.active:  # Pebble gives a pool up when an idle process of it is killed
+            log.warning("the decoder processes ended unexpectedly and are started anew")
+            self.close()
+            self._pool = self._start_pool()
+        return self._pool.schedule(task, timeout=seconds)
+
+    def _start_pool(self) -> ProcessPool:
+        limit = self._settings.decoder_memory_mb * 2**20
+        return ProcessPool(
+            max_workers=self._settings.workers, context=self._context, initializer=_start_worker, initargs=(limit,)
+        )
+
+
+def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int) -> Decoded:
+    """Load each image of a chunk, for as long as CHUNK_SECONDS allow."""
+    decoded = Decoded([], [], np.empty((len(drops), 28, 28), np.uint8), [], [], [])
+    deadline = time.monotonic() + CHUNK_SECONDS
+    for number, drop in enumerate(drops):
+        try:
+            image = load_image(f"{work}/{drop.name}", max_bytes, max_pixels)
+        except InvalidImage as error:
+            decoded.refused.append(Rejection(drop, error.reason, error.detail, error.hint, error.sha256))
+        except OSError as error:
+            decoded.failed.append((drop, error))
+        else:
+            decoded.pixels[len(decoded.drops)] = image.pixels
+            decoded.drops.append(drop)
+            decoded.images.append(ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt))
+        if time.monotonic() > deadline:
+            decoded.left = drops[number + 1 :]
+            break
+    decoded.pixels = decoded.pixels[: len(decoded.drops)]
+    return decoded
+
+
+def _start_worker(address_space: int) -> None:
+    """Runs in each new process: its limits, and its end when the daemon ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # our parent, the fork server, ends with the daemon
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+
+def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded:
+    """Decode files of a folder under the daemon's limits, and wait for it.
+
+    Returns:
+        What became of each; `left` is empty.
+
+    """
+    whole = Decoded([], [], np.empty((0, 28, 28), np.uint8), [], [], [])
+    decoders = Decoders(folder, folder, limits)
+    pending = deque([Drop(name, 0.0) for name in names[start : start + 256]] for start in range(0, len(names), 256))
+    arrays = [whole.pixels]
+    try:
+        while pending:
+            drops = pending.popleft()
+            done: queue.SimpleQueue[Future[Decoded]] = queue.SimpleQueue()
+            decoders.decode(drops, done.put)
+            try:
+                part = done.get().result()
+            except Exception as error:  # a time-out or a dead process: whoever caused it, alone
+                if len(drops) > 1:
+                    pending.extend([drop] for drop in drops)
+                else:
+                    whole.refused.append(Rejection(drops[0], "decoder_crashed", str(error), "", None))
+                continue
+            whole.drops += part.drops
+            whole.images += part.images
+            whole.refused += part.refused
+            whole.failed += part.failed
+            arrays.append(part.pixels)
+            if part.left:
+                pending.append(part.left)
+    finally:
+        decoders.close()
+    whole.pixels = np.concatenate(arrays)
+    return whole

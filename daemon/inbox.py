@@ -1,0 +1,335 @@
+"""The inbox: watch it, sweep it, admit what is whole, claim it by rename.
+
+Events only say "look now"; a sweep of the folder decides what is there. So nothing depends on an event arriving.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import fnmatch
+import logging
+import os
+import re
+import signal
+import stat
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Counter
+from watchdog.events import FileSystemEventHandler
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
+
+from daemon.config import LOCK, InboxSettings
+from daemon.files import printable, rename_to_free_name
+from daemon.metrics import Metrics
+from daemon.results import Drop
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0  # between two tries on a file that could not be taken
+IMMOVABLE_SECONDS = 60.0  # likewise, on a file that may not be renamed
+FILE_FAULTS = {errno.EPERM, errno.EACCES, errno.EBUSY, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
+
+
+class Inbox:
+    """Takes files from inbox/ into work/. Owned by the pipeline's thread, except `look` and `release`.
+
+    Args:
+        inbox, work: the folders; on one file system.
+        settings: what to ignore, how often to look.
+        metrics: counts overflows and faults, shows the backlog.
+        wake: called, from any thread, when there may be something to take.
+
+    """
+
+    def __init__(self, inbox: Path, work: Path, settings: InboxSettings, metrics: Metrics, wake: Callable[[], None]) -> None:
+        self._inbox, self._work = str(inbox), str(work)
+        self._settings, self._metrics, self._wake = settings, metrics, wake
+        self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in settings.ignore) or r"(?!)")
+        self._look = True
+        self._held_up = False  # a drop waits because its name is still in work/
+        self._listing: deque[str] = deque()
+        self._listed = time.monotonic()
+        self._leftovers = deque(self._sweep_work())
+        self._in_flight = {drop.name for drop in self._leftovers}  # names that are in work/
+        self._unanswered = {drop.name: drop.received for drop in self._leftovers}
+        self._not_before: dict[str, float] = {}
+        self._complained: set[str] = set()
+        self._made_folders: set[str] = set()
+        self._watch = Watch(inbox, self.look, metrics)
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # a writer who meets our lease sends it; its default is to kill us
+
+    def look(self) -> None:
+        """Say that the folder may have changed. Any thread may call this."""
+        if not self._look:
+            self._look = True
+            self._wake()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._watch.stop()
+
+    def due_in(self) -> float:
+        """Seconds until the inbox wants to be looked at without an event."""
+        due = min(self._not_before.values(), default=float("inf"))
+        return max(0.0, min(due, self._listed + self._settings.rescan_seconds) - time.monotonic())
+
+    def take(self, limit: int) -> list[Drop]:
+        """Claim up to `limit` files that are whole: those that a crash left in work/ first, then the inbox's.
+
+        Raises:
+            OSError: the machine failed, not a file; nothing is lost, and what was claimed is given by the next call.
+
+        """
+        drops = [self._leftovers.popleft() for _ in range(min(limit, len(self._leftovers)))]
+        if self.due_in() == 0:
+            self._look = True
+        try:
+            while len(drops) < limit and (self._listing or self._look):
+                if not self._listing:
+                    self._sweep_inbox()
+                    continue
+                if drop := self._claim(self._listing[0]):
+                    drops.append(drop)
+                self._listing.popleft()
+        except OSError:
+            self._leftovers.extendleft(reversed(drops))
+            raise
+        return drops
+
+    def put_back(self, drop: Drop) -> bool:
+        """Give a file that is perhaps still being written back to the inbox, to be tried again a little later.
+
+        Returns:
+            False where it could not be done: the name was dropped anew meanwhile.
+
+        """
+        if not rename_to_free_name(f"{self._work}/{drop.name}", f"{self._inbox}/{drop.name}"):
+            return False
+        self._not_before[drop.name] = time.monotonic() + RETRY_SECONDS
+        self.answered([drop])
+        self.release([drop.name])
+        return True
+
+    def release(self, names: list[str]) -> None:
+        """Say that files have left work/, so that their names may be claimed anew. Any thread may call this."""
+        for name in names:
+            self._in_flight.discard(name)
+        if self._held_up:
+            self.look()
+
+    def answered(self, drops: list[Drop]) -> None:
+        """Say that these have their JSON; their originals are still in work/."""
+        for drop in drops:
+            self._unanswered.pop(drop.name, None)
+
+    def survey(self) -> None:
+        """Bring the gauges of the backlog up to date."""
+        self._metrics.backlog.labels("inbox").set(len(self._listing))
+        self._metrics.backlog.labels("work").set(len(self._in_flight))
+        waited = time.time() - next(iter(self._unanswered.values()), time.time())  # claimed first
+        if self._listing:
+            waited = max(waited, time.monotonic() - self._listed)
+        self._metrics.oldest_waiting.set(max(0.0, waited))
+
+    def waiting(self) -> int:
+        """How many files the last sweep found that are not claimed yet."""
+        return len(self._listing)
+
+    def _sweep_inbox(self) -> None:
+        """List what is in the inbox; names only, for a stat each makes 100,000 names 13 times slower."""
+        self._look = False
+        self._listed = now = time.monotonic()
+        if not self._in_flight:
+            self._remove_made_folders()
+        self._watch.renew()
+        names = set(self._walk(""))
+        self._not_before = {name: due for name, due in self._not_before.items() if due > now and name in names}
+        self._complained &= names
+        self._held_up = not names.isdisjoint(self._in_flight)
+        self._listing.extend(sorted(name for name in names if name not in self._in_flight and name not in self._not_before))
+
+    def _walk(self, folder: str) -> Iterator[str]:
+        path = f"{self._inbox}/{folder}"
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    name = folder + entry.name
+                    if self._ignored.match(entry.name):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from self._walk(f"{name}/")
+                    else:
+                        yield name
+        except OSError as error:
+            if not folder:
+                raise
+            if error.errno != errno.ENOENT:
+                self._complain(folder, f"cannot list this sub-folder: {error.strerror}; its files wait")
+
+    def _claim(self, name: str) -> Drop | None:
+        """Rename one file into work/, if nobody is writing it."""
+        source, target = f"{self._inbox}/{name}", f"{self._work}/{name}"
+        try:
+            received = self._admit(source)
+            if received is None:
+                self._not_before[name] = time.monotonic() + RETRY_SECONDS
+                return None
+            try:
+                os.rename(source, target)
+            except FileNotFoundError:
+                folder = name.rpartition("/")[0]
+                if not folder:
+                    raise
+                os.makedirs(f"{self._work}/{folder}", exist_ok=True)
+                self._made_folders.add(folder)
+                os.rename(source, target)
+        except FileNotFoundError:
+            return None  # it was taken away, or renamed
+        except OSError as error:
+            if error.errno not in FILE_FAULTS or not os.access(self._work, os.W_OK):
+                raise
+            self._not_before[name] = time.monotonic() + IMMOVABLE_SECONDS
+            self._complain(name, f"cannot be moved to work/: {error.strerror}; it stays in the inbox")
+            return None
+        self._in_flight.add(name)
+        self._unanswered[name] = received
+        return Drop(name, received)
+
+    def _admit(self, path: str) -> float | None:
+        """When the file was dropped (its ctime); None while somebody has it open for writing."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return os.lstat(path).st_ctime  # a symlink, a socket, unreadable: to be rejected with a reason
+        status = os.fstat(descriptor)
+        try:
+            if stat.S_ISREG(status.st_mode):
+                fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
+        except BlockingIOError:
+            return None
+        except OSError:
+            pass  # not our file and no CAP_LEASE, or no leases here: a file caught half-written is put back later
+        finally:
+            os.close(descriptor)
+        return status.st_ctime
+
+    def _complain(self, name: str, text: str) -> None:
+        if name not in self._complained:
+            self._complained.add(name)
+            self._metrics.intake_errors.labels("immovable").inc()
+            log.warning("%s: %s", printable(name), text)
+
+    def _remove_made_folders(self) -> None:
+        for folder in sorted(self._made_folders, reverse=True):
+            with suppress(OSError):
+                os.removedirs(f"{self._work}/{folder}")
+        self._made_folders.clear()
+        os.makedirs(self._work, exist_ok=True)  # removedirs goes on upwards
+
+    def _sweep_work(self) -> Iterator[Drop]:
+        """What a crash left in work/: claimed, perhaps already answered; the work is done again."""
+        for folder, _, names in os.walk(self._work):
+            below = os.path.relpath(folder, self._work)
+            for name in names:
+                if below == "." and name == LOCK:
+                    continue
+                path = os.path.join(folder, name)  # names may not be UTF-8
+                yield Drop(name if below == "." else f"{below}/{name}", os.lstat(path).st_ctime)
+
+
+class Watch:
+    """Calls `look` when the inbox changes, by watchdog's inotify observer; sweeps make up for whatever it cannot see."""
+
+    def __init__(self, folder: Path, look: Callable[[], None], metrics: Metrics) -> None:
+        self._folder, self._look, self._metrics = folder, look, metrics
+        self._observer: BaseObserver | None = None
+        self._watched: tuple[int, int] | None = None
+        self._blind = False
+
+    def renew(self) -> None:
+        """See to it that the folder now at this path is the one being watched."""
+        try:
+            status = self._folder.stat()
+            identity = (status.st_dev, status.st_ino)
+            if self._observer and self._watched == identity and all(e.is_alive() for e in self._observer.emitters):
+                return
+            self.stop()
+            self._start()
+            self._watched = identity
+            if self._blind:
+                log.info("watching %s again", self._folder)
+            self._blind = False
+        except OSError as error:
+            self.stop()
+            if not self._blind:
+                log.warning("cannot watch %s: %s; it is looked through from time to time instead", self._folder, error)
+            self._blind = True
+
+    def stop(self) -> None:
+        """Stop watching."""
+        observer, self._observer = self._observer, None
+        if observer:
+            observer.stop()
+            if observer.is_alive():
+                observer.join()
+
+    def _start(self) -> None:
+        self._observer = BaseObserver(WakingEmitter, look=self._look, overflows=self._metrics.overflows)
+        self._observer.schedule(FileSystemEventHandler(), str(self._folder), recursive=True)
+        self._observer.start()
+
+
+class WakingEmitter(InotifyEmitter):
+    """Watchdog's emitter with a watch that wakes the pipeline itself, instead of making an event object for each file."""
+
+    def __init__(self, *args: Any, look: Callable[[], None], overflows: Counter, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._look, self._overflows = look, overflows
+
+    def on_thread_start(self) -> None:
+        self._inotify = WakingWatch(
+            self._inotify_fd,
+            os.fsencode(self.watch.path),
+            event_mask=WAKING,
+            is_recursive=True,
+            look=self._look,
+            overflows=self._overflows,
+        )
+
+
+@dataclass(kw_only=True)
+class WakingWatch(InotifyWatchGroup):
+    """Runs in watchdog's reading thread; only folders need watchdog's books, to be watched themselves."""
+
+    look: Callable[[], None]
+    overflows: Counter
+
+    def on_event(self, event: InotifyEvent) -> None:
+        if event.is_directory:
+            super().on_event(event)
+        self.look()
+
+    def on_queue_overflow(self) -> None:
+        self.overflows.inc()
+        super().on_queue_overflow()
+        self.look()
+
+
+# MOVED_FROM is left out: our own claims cause it, and watchdog would hold its queue back for 0.5 s on each.
+WAKING = Mask(
+    InotifyConstants.IN_CREATE
+    | InotifyConstants.IN_MOVED_TO
+    | InotifyConstants.IN_CLOSE_WRITE
+    | InotifyConstants.IN_DELETE_SELF
+)

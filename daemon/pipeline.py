@@ -1,0 +1,406 @@
+"""The line every image walks: claim, decode, batch, predict, publish, retire."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from daemon.config import Settings
+from daemon.decoding import Decoded, Decoders
+from daemon.doubt import review_reason
+from daemon.files import printable, sync_file_system
+from daemon.inbox import Inbox
+from daemon.metrics import Metrics
+from daemon.model import LiveModel
+from daemon.results import Drop, Predictions, Rejection, prepare, publish_predictions, publish_rejection, retire
+
+log = logging.getLogger(__name__)
+
+CHUNK = 256  # images that walk together at most
+CHUNKS_IN_FLIGHT = 4  # claimed and not published
+INLINE = 8  # up to so many results are written here: the hand-over to another process would cost more
+RETRY_SECONDS = 1.0  # between two tries on something that the machine refused
+SOLO_TRIES = 2  # a process that dies on an image alone may have been killed by somebody; twice is the image's doing
+GROUP = 1024  # originals that are retired with one sync
+UNFINISHED = {"not_an_image", "truncated", "unreadable"}  # what a file that is still being written looks like
+
+
+class Readiness:
+    """Why the daemon is not ready, by source; it is ready when there is no reason. Any thread may use it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._reasons = {"start": "the model is being loaded"}
+        self._lock = threading.Lock()
+        self._metrics = metrics
+
+    def report(self, source: str, reason: str | None) -> None:
+        """Say what keeps a source from working; None when it works."""
+        with self._lock:
+            before = self._reasons.pop(source, None)
+            if reason is not None:
+                self._reasons[source] = reason
+            self._metrics.ready.set(not self._reasons)
+        if reason is not None and before is None:
+            log.error("not ready: %s: %s", source, reason)
+        elif reason is None and before is not None and source != "start":
+            log.info("%s works again", source)
+
+    def fault(self, source: str, error: OSError) -> None:
+        """Report a fault of the machine, and count it."""
+        self._metrics.intake_errors.labels(errno.errorcode.get(error.errno or 0, "unknown")).inc()
+        self.report(source, str(error))
+
+    @property
+    def reasons(self) -> list[str]:
+        """What is wrong, one sentence each; empty when ready."""
+        with self._lock:
+            return [f"{source}: {reason}" for source, reason in sorted(self._reasons.items())]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders that an image can be in after the inbox."""
+
+    work: Path
+    results: Path
+    processed: Path
+    rejected: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A drop whose JSON is published: what is left is to retire its original to `folder`."""
+
+    name: str
+    sha256: str | None
+    folder: Path
+
+
+class Retirement:
+    """Makes published results durable, a group at a time, and only then moves their originals out of work/.
+
+    Args:
+        folders: where results and originals are.
+        inbox: told which names are free again.
+        readiness: told when the disk refuses.
+        sync_seconds: how long a result may wait to be made durable.
+
+    """
+
+    def __init__(self, folders: Folders, inbox: Inbox, readiness: Readiness, metrics: Metrics, sync_seconds: float) -> None:
+        self._folders, self._inbox, self._readiness, self._metrics = folders, inbox, readiness, metrics
+        self._sync_seconds = sync_seconds
+        self._queue: queue.SimpleQueue[list[Answered]] = queue.SimpleQueue()
+        self._group: list[Answered] = []
+        self._due = float("inf")
+        self.last_pass = time.monotonic()
+
+    def put(self, answered: list[Answered]) -> None:
+        """Hand published drops over; any thread may call this."""
+        self._queue.put(answered)
+
+    def run_once(self, longest: float) -> None:
+        """Collect for at most `longest` seconds; retire the group when it is due."""
+        self.last_pass = now = time.monotonic()
+        try:
+            answered = self._queue.get(timeout=max(0.0, min(longest, self._due - now)))
+            if not self._group:
+                self._due = time.monotonic() + self._sync_seconds
+            self._group += answered
+        except queue.Empty:
+            pass
+        if len(self._group) >= GROUP or time.monotonic() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sync, then retire the group; where the machine refuses, what is left is tried again."""
+        while True:
+            try:
+                self._group += self._queue.get_nowait()
+            except queue.Empty:
+                break
+        group, self._group, self._due = self._group, [], float("inf")
+        started = time.monotonic()
+        done = 0
+        try:
+            sync_file_system(self._folders.results)
+            if self._folders.rejected.stat().st_dev != self._folders.results.stat().st_dev:
+                sync_file_system(self._folders.rejected)
+            for answered in group:
+                retire(answered.name, answered.sha256, self._folders.work, answered.folder)
+                done += 1
+            self._readiness.report("retire", None)
+        except OSError as error:
+            self._readiness.fault("retire", error)
+            self._group = group[done:]
+            self._due = time.monotonic() + RETRY_SECONDS
+        self._inbox.release([answered.name for answered in group[:done]])
+        self._metrics.stage_seconds.labels("retire").observe(time.monotonic() - started)
+
+
+class Pipeline:
+    """Walks images from the inbox to their results. One thread runs it; work comes to it as steps in a queue.
+
+    Args:
+        inbox: where drops come from; its `wake` must be this pipeline's `wake`.
+        decoders: the light processes.
+        model: gives the model that is live now; asked once for each batch, which keeps it to its end.
+        review_below: confidence under which an answer is marked for review.
+        grace_seconds: how long an unreadable file must be unchanged before it is rejected.
+
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        decoders: Decoders,
+        model: Callable[[], LiveModel],
+        retirement: Retirement,
+        folders: Folders,
+        readiness: Readiness,
+        metrics: Metrics,
+        settings: Settings,
+        steps: queue.SimpleQueue[Callable[[], None]],
+    ) -> None:
+        self._inbox, self._decoders, self._model, self._retirement = inbox, decoders, model, retirement
+        self._folders, self._readiness, self._metrics = folders, readiness, metrics
+        self._limits = settings.inference
+        self._grace_seconds = settings.inbox.grace_seconds
+        self._steps = steps
+        self._in_flight = 0  # images that are claimed and not published
+        self._again: deque[tuple[float, Callable[[], None]]] = deque()  # (when, what) to try once more
+        self._paused_until = 0.0
+        self.last_pass = time.monotonic()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that was claimed waits for its JSON."""
+        return self._in_flight == 0
+
+    def run_once(self, longest: float, claim: bool = True) -> None:
+        """Claim what there is, then take one step, or wait for one for at most `longest` seconds."""
+        self.last_pass = now = time.monotonic()
+        while self._again and self._again[0][0] <= now:
+            self._again.popleft()[1]()
+        if claim and now >= self._paused_until:
+            self._claim()
+        wait = longest
+        if claim and now >= self._paused_until and self._in_flight < CHUNKS_IN_FLIGHT * CHUNK:
+            wait = min(wait, self._inbox.due_in())
+        if self._again:
+            wait = min(wait, max(0.0, self._again[0][0] - now))
+        try:
+            step = self._steps.get(timeout=wait)
+        except queue.Empty:
+            return
+        step()
+        self._inbox.survey()
+
+    def _claim(self) -> None:
+        try:
+            while (room := CHUNKS_IN_FLIGHT * CHUNK - self._in_flight) > 0 and (drops := self._inbox.take(min(CHUNK, room))):
+                self._in_flight += len(drops)
+                self._decode(drops)
+        except OSError as error:
+            self._readiness.fault("inbox", error)
+            self._paused_until = time.monotonic() + RETRY_SECONDS
+        else:
+            self._readiness.report("inbox", None)
+
+    def _decode(self, drops: list[Drop], tries: int = 1) -> None:
+        claimed = time.time()
+
+        def done(future: Future[Decoded]) -> None:
+            self._steps.put(partial(self._decoded, drops, tries, claimed, future))
+
+        self._decoders.decode(drops, done)
+
+    def _decoded(self, drops: list[Drop], tries: int, claimed: float, future: Future[Decoded]) -> None:
+        try:
+            decoded = future.result()
+        except Exception as error:  # a time-out, a dead process, or a bug that one image brings out: the culprit's end
+            self._decoding_failed(drops, tries, error)
+            return
+        self._metrics.stage_seconds.labels("decode").observe(time.time() - claimed)
+        if decoded.left:
+            self._decode(decoded.left)
+        for drop, fault in decoded.failed:
+            self._cannot_read(drop, fault)
+        for rejection in decoded.refused:
+            self._refuse(rejection)
+        if decoded.drops:
+            self._predict(decoded, claimed)
+
+    def _decoding_failed(self, drops: list[Drop], tries: int, error: Exception) -> None:
+        if len(drops) > 1:
+            log.info("a chunk of %d images could not be decoded (%s); each is tried alone", len(drops), error)
+            for drop in drops:
+                self._decode([drop])
+        elif isinstance(error, TimeoutError):
+            self._refuse(
+                Rejection(
+                    drops[0],
+                    "too_slow",
+                    f"Decoding took longer than allowed: {error}.",
+                    "Save the picture as PNG, or raise [inbox] decode_seconds.",
+                    None,
+                )
+            )
+        elif tries < SOLO_TRIES:
+            self._decode(drops, tries + 1)
+        else:
+            self._refuse(
+                Rejection(
+                    drops[0],
+                    "decoder_crashed",
+                    f"The decoder process died on it, {tries} times: {type(error).__name__}: {error}.",
+                    "The file is damaged, or needs more than [inbox] decoder_memory_mb; save the picture as a smaller PNG.",
+                    None,
+                )
+            )
+
+    def _cannot_read(self, drop: Drop, fault: OSError) -> None:
+        """The machine failed on this file: it is tried again until it works; others go on."""
+        if isinstance(fault, FileNotFoundError):
+            log.warning("%s: somebody took it out of work/ before it was read", printable(drop.name))
+            self._inbox.answered([drop])
+            self._inbox.release([drop.name])
+            self._in_flight -= 1
+            return
+        self._metrics.intake_errors.labels(errno.errorcode.get(fault.errno or 0, "unknown")).inc()
+        log.warning("%s: %s; trying again", printable(drop.name), fault)
+        self._again.append((time.monotonic() + RETRY_SECONDS, partial(self._decode, [drop])))
+
+    def _predict(self, decoded: Decoded, claimed: float) -> None:
+        model = self._model()
+        started = time.monotonic()
+        probabilities, energies = model.predict(decoded.pixels)
+        self._metrics.stage_seconds.labels("predict").observe(time.monotonic() - started)
+        self._metrics.batch_size.observe(len(decoded.drops))
+        reasons = [
+            review_reason(confidence, energy, image.doubt, self._limits)
+            for confidence, energy, image in zip(
+                probabilities.max(axis=1).tolist(), energies.tolist(), decoded.images, strict=True
+            )
+        ]
+        batch = Predictions(
+            decoded.drops,
+            decoded.images,
+            probabilities,
+            reasons,
+            model.identity.version,
+            model.identity.sha256,
+            claimed,
+            time.time(),
+        )
+        self._publish(batch)
+
+    def _publish(self, batch: Predictions) -> None:
+        started = time.monotonic()
+        if len(batch.drops) <= INLINE:
+            try:
+                publish_predictions(self._folders.results, batch)
+            except OSError as error:
+                self._not_published(partial(self._publish, batch), error)
+            else:
+                self._published(batch, started)
+            return
+
+        def done(future: Future[None]) -> None:
+            self._steps.put(partial(self._publish_done, batch, started, future))
+
+        self._decoders.publish(batch, done)
+
+    def _publish_done(self, batch: Predictions, started: float, future: Future[None]) -> None:
+        try:
+            future.result()
+        except OSError as error:  # also Pebble's ProcessExpired: whatever killed it, the work is done again
+            self._not_published(partial(self._publish, batch), error)
+        except (TimeoutError, RuntimeError) as error:
+            self._not_published(partial(self._publish, batch), OSError(errno.EIO, f"writing results: {error}"))
+        else:
+            self._published(batch, started)
+
+    def _not_published(self, again: Callable[[], None], error: OSError) -> None:
+        """The machine refused a JSON: the intake pauses, the original stays in work/, the work is done again."""
+        self._readiness.fault("results", error)
+        self._paused_until = time.monotonic() + RETRY_SECONDS
+
+        def retry() -> None:
+            self._prepare_folders()
+            again()
+
+        self._again.append((self._paused_until, retry))
+
+    def _prepare_folders(self) -> None:
+        try:
+            prepare(self._folders.results)
+            prepare(self._folders.rejected)
+        except OSError as error:
+            self._readiness.fault("results", error)
+
+    def _published(self, batch: Predictions, started: float) -> None:
+        now = time.time()
+        self._readiness.report("results", None)
+        self._inbox.answered(batch.drops)
+        self._in_flight -= len(batch.drops)
+        self._retirement.put(
+            [
+                Answered(drop.name, image.sha256, self._folders.processed)
+                for drop, image in zip(batch.drops, batch.images, strict=True)
+            ]
+        )
+        self._metrics.stage_seconds.labels("publish").observe(time.monotonic() - started)
+        digits = batch.probabilities.argmax(axis=1)
+        for digit, count in enumerate(np.bincount(digits, minlength=10).tolist()):
+            self._metrics.predictions.labels(str(digit)).inc(count)
+        for confidence in batch.probabilities.max(axis=1).tolist():
+            self._metrics.confidence.observe(confidence)
+        for drop in batch.drops:
+            self._metrics.image_seconds.observe(max(0.0, now - drop.received))
+        reasons = Counter(reason for reason in batch.review_reasons if reason)
+        for reason, count in reasons.items():
+            self._metrics.reviews.labels(reason).inc(count)
+        self._metrics.images.labels("review").inc(reasons.total())
+        self._metrics.images.labels("accepted").inc(len(batch.drops) - reasons.total())
+        if len(batch.drops) <= INLINE:
+            for drop, digit, row in zip(batch.drops, digits.tolist(), batch.probabilities.tolist(), strict=True):
+                log.info("%s is a %d (%.2f %%)", printable(drop.name), digit, 100 * row[digit])
+        else:
+            log.info("answered %d images; %d more wait", len(batch.drops), self._inbox.waiting())
+
+    def _refuse(self, rejection: Rejection) -> None:
+        if rejection.reason in UNFINISHED and self._is_young(rejection.drop) and self._inbox.put_back(rejection.drop):
+            self._in_flight -= 1
+            return
+        try:
+            publish_rejection(self._folders.work, self._folders.rejected, rejection, time.time())
+        except OSError as error:
+            self._not_published(partial(self._refuse, rejection), error)
+            return
+        self._inbox.answered([rejection.drop])
+        self._in_flight -= 1
+        self._retirement.put([Answered(rejection.drop.name, rejection.sha256, self._folders.rejected)])
+        self._metrics.images.labels("rejected").inc()
+        self._metrics.rejections.labels(rejection.reason).inc()
+        log.warning("%s rejected: %s: %s", printable(rejection.drop.name), rejection.reason, rejection.detail)
+
+    def _is_young(self, drop: Drop) -> bool:
+        """Whether the file changed so lately that its writer may not be done."""
+        try:
+            age = time.time() - os.lstat(f"{self._folders.work}/{drop.name}").st_mtime
+        except FileNotFoundError:
+            return False
+        return 0 <= age < self._grace_seconds

@@ -1,0 +1,242 @@
+"""The daemon as a whole: constructs everything, starts it, waits, stops it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TextIO
+
+from daemon.backend import keras
+from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, Settings
+from daemon.decoding import Decoders
+from daemon.doubt import Calibration
+from daemon.http import HttpServer
+from daemon.inbox import Inbox
+from daemon.metrics import Metrics
+from daemon.model import LiveModel, ModelIdentity, limit_threads
+from daemon.pipeline import Folders, Pipeline, Readiness, Retirement
+from daemon.registry import Registry
+from daemon.results import prepare, remove_temporaries
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+STALLED_SECONDS = 30.0  # a thread that made no pass for so long does not move
+FINISH_SECONDS = 3.0  # after SIGTERM, for what is claimed to get its result
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message says what was expected and what to do."""
+
+
+class Service:
+    """One daemon on one root.
+
+    Args:
+        settings: the configuration.
+
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self._failed = False
+        self._beats: list[Callable[[], float]] = []  # when each thread made its last pass
+
+    def run(self) -> int:
+        """Start, wait for SIGTERM or SIGINT, stop.
+
+        Returns:
+            The exit code: 0, or 1 where a thread died.
+
+        Raises:
+            StartError: another daemon has this root, or the folders or the address cannot be used.
+            RegistryError, ModelError: there is no usable model.
+
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        threading.excepthook = self._on_thread_death
+        with ExitStack() as stack:
+            self._start(stack)
+            while not self._stop.wait(HEARTBEAT_SECONDS):
+                if not self._dead():
+                    notify("WATCHDOG=1")
+            notify("STOPPING=1")
+            log.info("stopping")
+        log.info("stopped")
+        return 1 if self._failed else 0
+
+    def _start(self, stack: ExitStack) -> None:
+        settings = self._settings
+        began = time.monotonic()
+        for name in FOLDERS:
+            settings.folder(name).mkdir(parents=True, exist_ok=True)
+        _check_one_file_system(settings)
+        lock = stack.enter_context(open_lock(settings.folder("work") / LOCK))
+        folders = Folders(*(settings.folder(name) for name in ("work", "results", "processed", "rejected")))
+        for folder in (folders.results, folders.rejected):
+            prepare(folder)
+            remove_temporaries(folder)
+
+        metrics = Metrics()
+        readiness = Readiness(metrics)
+        try:
+            http = HttpServer(settings.http, metrics, self._dead, lambda: readiness.reasons)
+        except OSError as error:
+            raise StartError(str(error.strerror or error)) from error
+        self._thread("http", http.run)
+        lock.seek(0)
+        lock.truncate()
+        lock.write(json.dumps({"pid": os.getpid(), "address": http.address}))
+        lock.flush()
+
+        decoders = Decoders(folders.work, folders.results, settings.inbox)
+        stack.callback(decoders.close)
+        limit_threads(settings.inference.threads)
+        model = self._load_model(metrics)
+
+        steps: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        inbox = Inbox(settings.folder("inbox"), folders.work, settings.inbox, metrics, wake=lambda: steps.put(_nothing))
+        stack.callback(inbox.close)
+        retirement = Retirement(folders, inbox, readiness, metrics, settings.inference.sync_seconds)
+        stack.callback(retirement.flush)
+        pipeline = Pipeline(
+            inbox,
+            decoders,
+            lambda: model,
+            retirement,
+            folders,
+            readiness,
+            metrics,
+            settings,
+            steps,
+        )
+        stack.enter_context(self._loop("retire", retirement.run_once, lambda: retirement.last_pass))
+        stack.callback(_finish, pipeline)
+        stack.enter_context(self._loop("pipeline", pipeline.run_once, lambda: pipeline.last_pass))
+        readiness.report("start", None)
+        notify("READY=1")
+        log.info("watching %s; results appear in %s", settings.folder("inbox"), folders.results)
+        log.info("metrics on http://%s/metrics; ready after %.1f s", http.address, time.monotonic() - began)
+
+    def _load_model(self, metrics: Metrics) -> LiveModel:
+        version = Registry(self._settings.folder("models")).current()
+        identity = ModelIdentity(version.name, version.sha256)
+        model = LiveModel(
+            version.path, identity, self._settings.inference.batch_sizes, Calibration.from_manifest(version.manifest)
+        )
+        metrics.model_info.labels(version.name, version.sha256, keras.__version__).set(1)
+        metrics.model_loaded.set_to_current_time()
+        log.info("model %s, %s", version.name, version.describe())
+        return model
+
+    def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _loop(self, name: str, run_once: Callable[[float], None], last_pass: Callable[[], float]) -> _Loop:
+        self._beats.append(last_pass)
+        return _Loop(name, run_once)
+
+    def _dead(self) -> list[str]:
+        """Which threads do not move; empty when the daemon lives."""
+        now = time.monotonic()
+        return [f"a thread made no pass for {now - beat():.0f} s" for beat in self._beats if now - beat() > STALLED_SECONDS]
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _on_thread_death(self, args: threading.ExceptHookArgs) -> None:
+        log.critical(
+            "thread %s died; the daemon ends",
+            args.thread.name if args.thread else "?",
+            exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback),
+        )
+        self._failed = True
+        self._stop.set()
+
+
+class _Loop:
+    """A thread that makes one pass after another until it is left."""
+
+    def __init__(self, name: str, run_once: Callable[[float], None]) -> None:
+        self._run_once = run_once
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._run_once(HEARTBEAT_SECONDS / 4)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _finish(pipeline: Pipeline) -> None:
+    """Give what is claimed the time to get its result; what does not is swept at the next start."""
+    deadline = time.monotonic() + FINISH_SECONDS
+    while not pipeline.idle and time.monotonic() < deadline:
+        pipeline.run_once(0.1, claim=False)
+
+
+def open_lock(path: Path) -> TextIO:
+    """Take the lock of a root; it goes with the process.
+
+    Raises:
+        StartError: another daemon has it.
+
+    """
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read() or "unknown"
+        file.close()
+        raise StartError(
+            f"{path.parent.parent}: expected no other daemon on this root. Received: one is running, {holder}."
+        ) from None
+    return file
+
+
+def _check_one_file_system(settings: Settings) -> None:
+    """Claiming and retiring are renames, which do not cross file systems."""
+    devices = {name: settings.folder(name).stat().st_dev for name in ONE_FILE_SYSTEM}
+    if len(set(devices.values())) > 1:
+        raise StartError(
+            "[paths]: expected inbox, work, processed and rejected on one file system, because files move between them "
+            f"by rename. Received: devices {devices}."
+        )
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it asked for it: the protocol of sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.sendall(state.encode())
+
+
+def _nothing() -> None:
+    """The step of a wake-up: the sweep that every pass begins with is all that it asks for."""

@@ -1,0 +1,127 @@
+"""`digitd status`: what the running daemon says of itself, for a person."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from daemon.config import LOCK, Settings
+
+TIMEOUT_SECONDS = 5.0
+
+
+def print_status(settings: Settings, as_json: bool) -> int:
+    """Print it.
+
+    Returns:
+        0 when the daemon is ready, 1 when it is not or does not run.
+
+    """
+    status = read_status(settings.folder("work") / LOCK)
+    if as_json:
+        print(json.dumps(status, indent=2))
+    elif not status["running"]:
+        print(f"not running on {settings.root}")
+    else:
+        print("\n".join(_lines(status)))
+    return 0 if status.get("ready") else 1
+
+
+def read_status(lock: Path) -> dict[str, Any]:
+    """Ask the daemon that holds a root's lock.
+
+    Returns:
+        At least "running"; where it runs also "pid", "address", "ready", "reasons" and its figures.
+
+    """
+    holder = _holder(lock)
+    if holder is None:
+        return {"running": False}
+    status: dict[str, Any] = {"running": True, **holder}
+    if "address" not in holder:
+        return status | {"ready": False, "reasons": ["it has only just started"]}
+    base = f"http://{holder['address']}"
+    try:
+        ready, text = _get(f"{base}/readyz")
+        metrics = _samples(_get(f"{base}/metrics")[1])
+    except OSError as error:
+        return status | {"ready": False, "reasons": [f"it does not answer on {base}: {error}"]}
+    return status | {
+        "ready": ready,
+        "reasons": [] if ready else text.splitlines(),
+        "model": next((dict(labels)["version"] for labels in metrics.get("digitd_model_info", {})), None),
+        "model_loaded_at": _time(_value(metrics, "digitd_model_loaded_timestamp_seconds")),
+        "waiting": int(_value(metrics, "digitd_backlog_images", folder="inbox")),
+        "in_work": int(_value(metrics, "digitd_backlog_images", folder="work")),
+        "oldest_waiting_seconds": _value(metrics, "digitd_oldest_waiting_seconds"),
+        "images": _by_label(metrics, "digitd_images_total", "outcome"),
+        "rejections": _by_label(metrics, "digitd_rejections_total", "reason"),
+        "started_at": _time(_value(metrics, "process_start_time_seconds")),
+    }
+
+
+def _lines(status: dict[str, Any]) -> list[str]:
+    lines = [f"running   pid {status['pid']}" + (f" since {status['started_at']}" if "started_at" in status else "")]
+    lines.append("ready     yes" if status["ready"] else f"ready     no: {'; '.join(status['reasons'])}")
+    if "model" not in status:
+        return lines
+    images, rejections = status["images"], status["rejections"]
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(rejections.items()))
+    lines += [
+        f"model     {status['model']}, loaded {status['model_loaded_at']}",
+        f"waiting   {status['waiting']} in the inbox, {status['in_work']} in work",
+        f"oldest    waits for {status['oldest_waiting_seconds']:.1f} s",
+        f"answered  {images.get('accepted', 0)} accepted, {images.get('review', 0)} to be reviewed",
+        f"rejected  {images.get('rejected', 0)}" + (f" ({reasons})" if reasons else ""),
+        f"metrics   http://{status['address']}/metrics",
+    ]
+    return lines
+
+
+def _holder(lock: Path) -> dict[str, Any] | None:
+    """What the holder of the lock wrote into it; None where nobody holds it."""
+    try:
+        with lock.open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = file.read()
+                return json.loads(text) if text else {"pid": None}
+    except (FileNotFoundError, PermissionError):
+        pass
+    return None
+
+
+def _get(url: str) -> tuple[bool, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 -- always http
+            return True, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return False, error.read().decode()
+
+
+def _samples(text: str) -> dict[str, dict[frozenset[tuple[str, str]], float]]:
+    samples: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            samples.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
+    return samples
+
+
+def _value(metrics: dict[str, dict[frozenset[tuple[str, str]], float]], name: str, **labels: str) -> float:
+    return metrics.get(name, {}).get(frozenset(labels.items()), 0.0)
+
+
+def _by_label(metrics: dict[str, dict[frozenset[tuple[str, str]], float]], name: str, label: str) -> dict[str, int]:
+    return {dict(labels)[label]: int(value) for labels, value in metrics.get(name, {}).items()}
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

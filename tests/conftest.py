@@ -1,0 +1,241 @@
+"""What the tests share: a root, digits to drop, and the daemon itself as a real process."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from daemon.config import Settings, load_settings
+from daemon.roots import lay_out
+
+REPOSITORY = Path(__file__).parent.parent
+DEADLINE = 60.0  # seconds; generous, because the machine may be busy
+Value = TypeVar("Value")
+LONG_AGO = 1_500_000_000  # a time of last change that no grace period covers
+
+for variable in [name for name in os.environ if name.startswith("DIGITD_")]:
+    del os.environ[variable]  # the tests' configuration is the shipped one, whatever the caller's shell says
+
+
+def wait_until(condition: Callable[[], Value], what: str, seconds: float = DEADLINE) -> Value:
+    """Ask until the answer is true; what it is, or a failure that says what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds:.0f} s in vain for: {what}")
+        time.sleep(0.01)
+    return value
+
+
+def files_below(folder: Path) -> set[str]:
+    """The names of all files below a folder, hidden ones and what is in hidden folders excepted."""
+    names = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    return {str(name) for name in names if not any(part.startswith(".") for part in name.parts)}
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The MNIST test set: images (n, 28, 28) uint8 and the digits that they show."""
+
+    images: np.ndarray
+    labels: list[int]
+
+    def png(self, number: int) -> bytes:
+        """One image as the bytes of a PNG."""
+        return encode(self.images[number])
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
+    """Pixels as the bytes of an image file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+class Daemon:
+    """`python -m daemon run` on a root, as a process of its own.
+
+    Args:
+        root: laid out by `digitd init`.
+        overrides: configuration keys as the environment names them, without DIGITD_.
+
+    """
+
+    def __init__(self, root: Path, **overrides: object) -> None:
+        self.root = root
+        self.environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "DIGITD_HTTP__PORT": "0"}
+        self.environment |= {f"DIGITD_{key}": str(value) for key, value in overrides.items()}
+        self._log = root / "daemon.log"
+        self.process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "daemon", "run", "-c", str(self.root / "config.toml")],
+                env=self.environment,
+                cwd=self.root,
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait_ready(self) -> Daemon:
+        """Wait until /readyz says 200."""
+
+        def ready() -> bool:
+            if self.process.poll() is not None:
+                pytest.fail(f"the daemon ended with {self.process.returncode}:\n{self.log}")
+            return self.address is not None and self.get("/readyz")[0] == 200
+
+        wait_until(ready, "/readyz to be 200")
+        return self
+
+    def restart(self) -> Daemon:
+        """Start anew on the same root, after an end; the log goes on."""
+        self.process = self._spawn()
+        return self.wait_ready()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def address(self) -> str | None:
+        """Where this very process serves HTTP; None until it does."""
+        try:
+            holder = json.loads((self.root / "work" / ".lock").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return holder["address"] if holder["pid"] == self.process.pid else None
+
+    def get(self, path: str) -> tuple[int, str]:
+        """The status and the text of an HTTP answer; status 0 where there is none."""
+        try:
+            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=DEADLINE) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Every sample of /metrics by name and labels."""
+        return samples(self.get("/metrics")[1])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One sample of /metrics; 0.0 where there is none yet."""
+        return self.metrics().get((name, frozenset(labels.items())), 0.0)
+
+    def drop(self, name: str, content: bytes) -> None:
+        """Drop a whole file, by rename; its time of last change is long ago, so that no grace period holds it."""
+        staged = self.root / "staged"
+        staged.write_bytes(content)
+        os.utime(staged, (LONG_AGO, LONG_AGO))
+        target = self.root / "inbox" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged.rename(target)
+
+    def result(self, name: str) -> dict[str, Any]:
+        """Wait for results/<name>.json."""
+        return self._wait_json("results", name)
+
+    def rejection(self, name: str) -> dict[str, Any]:
+        """Wait for rejected/<name>.json."""
+        return self._wait_json("rejected", name)
+
+    def _wait_json(self, folder: str, name: str) -> dict[str, Any]:
+        path = self.root / folder / f"{name}.json"
+        wait_until(path.exists, f"{folder}/{name}.json; the log:\n{self.log}")
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        return content
+
+    def terminate(self, seconds: float = DEADLINE) -> int:
+        """SIGTERM; the exit code."""
+        self.process.terminate()
+        return self.process.wait(seconds)
+
+    def kill9(self) -> None:
+        """SIGKILL, as the out-of-memory killer sends it."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(DEADLINE)
+
+    def close(self) -> None:
+        """End it, whatever state it is in."""
+        if self.process.poll() is None:
+            self.kill9()
+
+
+def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample of a /metrics page by name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def make_root(folder: Path) -> Path:
+    """A root as `digitd init` lays it out; the data set is a link, for it is 11 MB."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "datasets").symlink_to(REPOSITORY / "datasets")
+    assert lay_out(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A fresh root."""
+    return make_root(tmp_path / "root")
+
+
+@pytest.fixture
+def settings(root: Path) -> Settings:
+    """The shipped configuration, on a fresh root."""
+    return load_settings(root / "config.toml")
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    """The MNIST test set."""
+    with np.load(REPOSITORY / "datasets" / "mnist.npz") as arrays:
+        return Digits(arrays["x_test"], arrays["y_test"].tolist())
+
+
+@pytest.fixture
+def start_daemon(root: Path) -> Iterator[Callable[..., Daemon]]:
+    """Starts a daemon on this test's root, and ends it when the test does."""
+    started: list[Daemon] = []
+
+    def start(**overrides: object) -> Daemon:
+        started.append(Daemon(root, **overrides))
+        return started[-1]
+
+    yield start
+    for daemon in started:
+        daemon.close()
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon that tests share: each drops names of its own. A file that was changed lately is given a minute."""
+    running = Daemon(make_root(tmp_path_factory.mktemp("shared")), INBOX__GRACE_SECONDS=60, INBOX__RESCAN_SECONDS=1)
+    try:
+        yield running.wait_ready()
+    finally:
+        running.close()

@@ -1,0 +1,93 @@
+"""files.py: names to show, durable writing, renames that replace nothing."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from daemon.files import (
+    file_sha256,
+    printable,
+    rename_to_free_name,
+    replace_symlink,
+    sync_file_system,
+    sync_folder,
+    write_durably,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a b.png", "a b.png"),
+        ("größe/七.png", "größe/七.png"),
+        (os.fsdecode(b"a\xff.png"), r"a\xff.png"),
+        ("a\nb\x1b[31m.png", r"a\nb\x1b[31m.png"),
+        ("a\u202eb.png", r"a\u202eb.png"),
+    ],
+)
+def test_printable_names_are_safe_to_show(name: str, expected: str) -> None:
+    """Bytes that are not UTF-8 and control characters are escaped; everything else is as it was."""
+    assert expected == printable(name)
+    printable(name).encode("utf-8")
+
+
+def test_file_sha256_is_that_of_the_content(tmp_path: Path) -> None:
+    """The digest is what sha256sum gives."""
+    (tmp_path / "a").write_bytes(b"abc")
+    assert hashlib.sha256(b"abc").hexdigest() == file_sha256(tmp_path / "a")
+
+
+def test_write_durably_replaces_the_whole_file(tmp_path: Path) -> None:
+    """The new content is there, and no temporary file is."""
+    (tmp_path / "a").write_bytes(b"old and longer")
+    write_durably(tmp_path / "a", b"new")
+    assert {"a": b"new"} == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_replace_symlink_replaces_link_and_file(tmp_path: Path) -> None:
+    """A link is made, then replaced; each time it is relative."""
+    replace_symlink(tmp_path / "current", "v1")
+    replace_symlink(tmp_path / "current", "v2")
+    assert ["current"] == os.listdir(tmp_path)
+    assert (tmp_path / "current").readlink() == Path("v2")
+
+
+def test_rename_to_free_name_renames(tmp_path: Path) -> None:
+    """Where the name is free, the file has it afterwards."""
+    (tmp_path / "a").write_bytes(b"a")
+    assert rename_to_free_name(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert ["b"] == os.listdir(tmp_path)
+
+
+def test_rename_to_free_name_replaces_nothing(tmp_path: Path) -> None:
+    """Where the name is taken, both files stay as they were."""
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"b")
+    assert not rename_to_free_name(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert {"a": b"a", "b": b"b"} == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_rename_to_free_name_tells_of_a_missing_folder(tmp_path: Path) -> None:
+    """A folder that is not there gives False, not an error."""
+    (tmp_path / "a").write_bytes(b"a")
+    assert not rename_to_free_name(str(tmp_path / "a"), str(tmp_path / "none" / "b"))
+
+
+def test_rename_to_free_name_takes_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """Names are bytes to the kernel, and stay the same bytes."""
+    source = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff")
+    Path(source).write_bytes(b"a")
+    assert rename_to_free_name(source, source + "b")
+    assert [b"a\xffb"] == os.listdir(os.fsencode(tmp_path))
+
+
+def test_syncing_a_missing_folder_raises(tmp_path: Path) -> None:
+    """What is not there cannot be made durable, and that is said."""
+    sync_folder(tmp_path)
+    sync_file_system(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        sync_folder(tmp_path / "none")
+    with pytest.raises(FileNotFoundError):
+        sync_file_system(tmp_path / "none")
