@@ -235,7 +235,7 @@ def _to_grey(picture: Pillow.Image) -> np.ndarray:
             low, high = float(np.nanmin(values)), float(np.nanmax(values))
             values = np.nan_to_num((values - low) * (255 / max(high - low, 1e-6)))
         else:
-            values /= 257
+            values *= 255 / (4095 if values.max() <= 4095 else 65535)  # scanners store 12 bits in 16
         picture = Pillow.fromarray(values)
     elif picture.has_transparency_data:
         picture = _flatten(picture.convert("RGBA"))
