@@ -21,7 +21,7 @@ from PIL import Image
 
 from benchmarks import devset
 from daemon.config import Settings, load_settings
-from daemon.doubt import Calibration, review_reason
+from daemon.doubt import review_reason
 from daemon.images import InvalidImage, load_content
 from daemon.model import LiveModel, ModelIdentity
 
@@ -125,7 +125,7 @@ def main() -> int:
     path = chosen.model.resolve() if chosen.model.exists() else Path("models/v0001.h5")
     manifest = json.loads(path.with_suffix(".json").read_text())
     identity = ModelIdentity(manifest["version"], manifest["sha256"])
-    model = LiveModel(path, identity, settings.inference.batch_sizes, Calibration.from_manifest(manifest))
+    model = LiveModel(path, identity, settings.inference.batch_sizes)
     mnist = devset.Mnist()
     if packages := devset.missing():
         print(f"not installed: apt-get install {' '.join(packages)}")

@@ -67,6 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     command("retrain", _retrain, "train now, in the foreground, with a progress bar")
     evaluate = command("evaluate", _evaluate, "print loss, accuracy and confusion matrix of a model on the test set")
     evaluate.add_argument("version", nargs="?", metavar="VERSION", help="default: the current one")
+    command("models", _models, "list the versions, with date, data, accuracy and verdict").add_argument(
+        "--live-at", metavar="TIME", help='say which version was live then, such as "2026-11-23 14:03"'
+    )
+    promote = command("promote", _promote, "make a version current, or an .h5 of your own; a running daemon swaps to it")
+    promote.add_argument("model", metavar="VERSION|FILE.h5")
+    command("rollback", _rollback, "make the version before the current one current again")
+    correct = command("correct", _correct, "say which digit an image really shows; the next retraining learns it")
+    correct.add_argument("name", metavar="NAME", help="of the result or of the image, such as results/a.png.json or a.png")
+    correct.add_argument("digit", type=int, choices=range(10), metavar="DIGIT")
     status = command("status", _status, "tell what the running daemon is doing")
     status.add_argument("--json", action="store_true", help="the same, as JSON")
     command("check", _check, "check configuration, folders, model and limits; print what is in force")
@@ -104,6 +113,36 @@ def _evaluate(options: argparse.Namespace) -> int:
     from daemon.evaluating import print_evaluation
 
     return print_evaluation(load_settings(options.config), options.version)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from daemon.versions import print_live_at, print_models
+
+    settings = load_settings(options.config)
+    return print_live_at(settings, options.live_at) if options.live_at else print_models(settings)
+
+
+def _promote(options: argparse.Namespace) -> int:
+    from daemon.versions import promote
+
+    return promote(load_settings(options.config), options.model)
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from daemon.versions import roll_back
+
+    return roll_back(load_settings(options.config))
+
+
+def _correct(options: argparse.Namespace) -> int:
+    from daemon.corrections import correct
+
+    try:
+        print(correct(load_settings(options.config), options.name, options.digit))
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    return DONE
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -188,6 +189,18 @@ class Settings(Table):
         """The absolute path of one of the folders in `[paths]`, such as "inbox"."""
         return self.root / str(getattr(self.paths, name))
 
+    def by_key(self) -> dict[str, Any]:
+        """Every value under its dotted key, such as "inbox.rescan_seconds"."""
+        return dict(_flatten("", self.model_dump()))
+
+
+def _flatten(prefix: str, tables: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            yield from _flatten(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", value
+
 
 FOLDERS = ("inbox", "work", "results", "processed", "rejected", "corrections", "models", "logs")
 ONE_FILE_SYSTEM = ("inbox", "work", "processed", "rejected")  # files move between them by rename
@@ -234,8 +247,8 @@ def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple
         except tomllib.TOMLDecodeError:
             value = text
         table: Any = tables
-        for name in key[:-1]:
-            table = table.setdefault(name, {}) if isinstance(table, dict) else {}
+        for part in key[:-1]:
+            table = table.setdefault(part, {}) if isinstance(table, dict) else {}
         if isinstance(table, dict):
             table[key[-1]] = value
         sources[key] = variable
@@ -245,7 +258,7 @@ def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple
 def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) -> str:
     """One sentence for one of pydantic's findings."""
     location = tuple(str(part) for part in detail["loc"])
-    variable = next((overridden[key] for n in range(1, len(location) + 1) if (key := location[:n]) in overridden), None)
+    variable = next((overridden[head] for n in range(1, len(location) + 1) if (head := location[:n]) in overridden), None)
     where = f"environment variable {variable}" if variable else str(file)
     key = f"[{'.'.join(location[:-1])}] {location[-1]}" if len(location) > 1 else ".".join(location)
     if detail["type"] == "extra_forbidden":
@@ -263,6 +276,6 @@ def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) ->
 
 def _known_keys(location: tuple[str, ...]) -> list[str]:
     model: Any = Settings
-    for name in location:
-        model = model.model_fields[name].annotation
+    for part in location:
+        model = model.model_fields[part].annotation
     return list(model.model_fields)

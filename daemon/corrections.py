@@ -1,7 +1,7 @@
 """What people have corrected: images in corrections/<digit>/, each a label for its bytes.
 
-By its content hash each correction belongs for ever to one part: about one in five to the gate, one in ten to validation, the
-rest to training. So no answer is ever tested on what it was taught.
+By its content hash each correction belongs for ever to one part: about one in five to the gate, one in ten to validation,
+the rest to training. So no answer is ever tested on what it was taught.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def load_corrections(folder: Path, limits: InboxSettings) -> Corrections:
     for sha256, named in sorted(labels.items()):
         if len(named) == 1:
             parts[part_of(sha256)].append((pixels[sha256], next(iter(named))))
-    return Corrections(
-        **{part: _as_split(items) for part, items in parts.items()}, conflicts=conflicts, refused=refused
-    )
+    return Corrections(**{part: _as_split(items) for part, items in parts.items()}, conflicts=conflicts, refused=refused)
 
 
 def list_corrections(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -197,8 +195,11 @@ class CorrectionWatch:
         self._metrics.corrections.labels(agrees).inc()
         other = sorted(known for known_sha, known in self._known if known_sha == sha256 and known != int(digit))
         if other:
-            log.warning("correction %s conflicts: the same image is labelled %s too; it will not be learnt from",
-                        printable(name), other)
+            log.warning(
+                "correction %s conflicts: the same image is labelled %s too; it will not be learnt from",
+                printable(name),
+                other,
+            )
         log.info("correction %s: the answer was %s", printable(name), "not found" if predicted is None else predicted)
 
     def _remember(self, line: dict[str, Any]) -> None:
@@ -230,8 +231,8 @@ def correct(settings: Settings, name: str, digit: int) -> Path:
         answered = settings.folder(answers)
         below = _below(name, answered, settings.folder(originals))
         sha256 = _content(answered / below if below.endswith(".json") else answered / f"{below}.json").get("sha256")
-        stem, extension = os.path.splitext(below.removesuffix(".json"))
-        for candidate in (f"{stem}{extension}", f"{stem}~{str(sha256)[:8]}{extension}"):
+        plain = Path(below.removesuffix(".json"))
+        for candidate in (plain, plain.with_name(f"{plain.stem}~{str(sha256)[:8]}{plain.suffix}")):
             source = settings.folder(originals) / candidate
             if source.is_file() and sha256 in (None, file_sha256(source)):
                 target = settings.folder("corrections") / str(digit) / candidate
@@ -249,8 +250,8 @@ def find_result(results: Path, name: str, sha256: str) -> dict[str, Any] | None:
     content = _content(results / json_name(name, sha256, results))
     if content.get("sha256") == sha256:
         return content
-    stem, extension = os.path.splitext(os.path.basename(name))
-    wanted = {f"{stem}{extension}.json", f"{stem}~{sha256[:8]}{extension}.json"}
+    plain = Path(name)
+    wanted = {f"{plain.name}.json", f"{plain.stem}~{sha256[:8]}{plain.suffix}.json"}
     for folder, _, names in os.walk(results):
         for found in wanted.intersection(names):
             content = _content(Path(folder) / found)

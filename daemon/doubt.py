@@ -7,8 +7,9 @@ to it. Its scale differs from model to model, so it is given relative to the dig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -34,9 +35,12 @@ class Calibration:
     energy_limit: float = float("inf")
 
     @classmethod
-    def from_manifest(cls, manifest: Mapping[str, object]) -> Calibration:
-        """The calibration that a manifest holds; that of a model without one calls nothing strange."""
-        values = manifest.get("calibration")
+    def beside(cls, path: Path) -> Calibration:
+        """The calibration in the manifest beside an .h5; that of a model without one calls nothing strange."""
+        try:
+            values = json.loads(path.with_suffix(".json").read_bytes()).get("calibration")
+        except (OSError, ValueError, AttributeError):
+            return cls()
         return cls(**values) if isinstance(values, dict) else cls()
 
     def as_dict(self) -> dict[str, float]:

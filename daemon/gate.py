@@ -90,7 +90,8 @@ def decide(holdout: Answers, corrections: Answers, best_accuracy: float, setting
     ):
         if after < min(settings.recall_floor, before):
             return Verdict(
-                REFUSED, f"{story} Only {after:.2%} of the {digit}s are read as such; the floor is {settings.recall_floor:.2%}."
+                REFUSED,
+                f"{story} Only {after:.2%} of the {digit}s are read as such; the floor is {settings.recall_floor:.2%}.",
             )
     if p_inferior >= settings.significance:
         return Verdict(

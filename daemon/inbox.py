@@ -52,9 +52,8 @@ class Inbox:
 
     def __init__(self, inbox: Path, work: Path, settings: InboxSettings, metrics: Metrics, wake: Callable[[], None]) -> None:
         self._inbox, self._work = str(inbox), str(work)
-        self._settings, self._metrics, self._wake = settings, metrics, wake
-        self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in settings.ignore) or r"(?!)")
-        self._look = True
+        self._metrics, self._wake = metrics, wake
+        self.apply(settings)
         self._held_up = False  # a drop waits because its name is still in work/
         self._listing: deque[str] = deque()
         self._listed = time.monotonic()
@@ -66,6 +65,12 @@ class Inbox:
         self._made_folders: set[str] = set()
         self._watch = Watch(inbox, self.look, metrics)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # a writer who meets our lease sends it; its default is to kill us
+
+    def apply(self, settings: InboxSettings) -> None:
+        """Put `rescan_seconds` and `ignore` in force, and look at once."""
+        self._settings = settings
+        self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in settings.ignore) or r"(?!)")
+        self._look = True
 
     def look(self) -> None:
         """Say that the folder may have changed. Any thread may call this."""
@@ -151,7 +156,11 @@ class Inbox:
         if not self._in_flight:
             self._remove_made_folders()
         self._watch.renew()
-        names = set(self._walk(""))
+        try:
+            names = set(self._walk(""))
+        except OSError:
+            self._look = True  # nothing was decided: the next call looks again, and says so again
+            raise
         self._not_before = {name: due for name, due in self._not_before.items() if due > now and name in names}
         self._complained &= names
         self._held_up = not names.isdisjoint(self._in_flight)

@@ -7,6 +7,8 @@ import json
 import sys
 from dataclasses import dataclass
 
+WRONG_SETTINGS, STOPPED = 2, 3  # exit codes of the trainer, beside 0 and 1
+
 
 @dataclass(frozen=True)
 class Job:
@@ -15,13 +17,17 @@ class Job:
     Attributes:
         config: the config.toml; the environment's overrides are inherited.
         version: the name of the version to write, such as "v0002".
+        champion: the version that it is compared with, and starts from where the architecture is the same.
         verbose: Keras' verbosity: 0 silent, 1 a progress bar, 2 a line an epoch.
+        background: whether to run only when nobody else wants the processor and the disk.
 
     """
 
     config: str
     version: str
+    champion: str | None = None
     verbose: int = 0
+    background: bool = False
 
     def command(self) -> list[str]:
         """The command line of the child process."""

@@ -176,13 +176,17 @@ class Pipeline:
     ) -> None:
         self._inbox, self._decoders, self._model, self._retirement = inbox, decoders, model, retirement
         self._folders, self._readiness, self._metrics = folders, readiness, metrics
-        self._limits = settings.inference
-        self._grace_seconds = settings.inbox.grace_seconds
+        self._limits, self._grace_seconds = settings.inference, settings.inbox.grace_seconds
         self._steps = steps
         self._in_flight = 0  # images that are claimed and not published
         self._again: deque[tuple[float, Callable[[], None]]] = deque()  # (when, what) to try once more
         self._paused_until = 0.0
         self.last_pass = time.monotonic()
+
+    def apply(self, settings: Settings) -> None:
+        """Put in force what may change while images walk; a step, so that it comes between batches."""
+        self._review_below, self._grace_seconds = settings.inference.review_below, settings.inbox.grace_seconds
+        self._inbox.apply(settings.inbox)
 
     @property
     def idle(self) -> bool:

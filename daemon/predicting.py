@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from daemon.config import Settings
-from daemon.doubt import Calibration, review_reason
+from daemon.doubt import review_reason
 from daemon.files import printable
 from daemon.images import InvalidImage, load_image
 from daemon.registry import Registry, RegistryError
@@ -26,7 +26,7 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
     try:
         version = Registry(settings.folder("models")).current()
         identity = ModelIdentity(version.name, version.sha256)
-        model = LiveModel(version.path, identity, [1], Calibration.from_manifest(version.manifest))
+        model = LiveModel(version.path, identity, [1])
     except (RegistryError, ModelError) as error:
         print(error, file=sys.stderr)
         return 1

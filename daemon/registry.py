@@ -137,27 +137,33 @@ class Registry:
         return self._link(PREVIOUS)
 
     def current(self) -> Version:
-        """The version to answer with: the current one; where that cannot be used, the previous, then the newest that can.
+        """The version to answer with: the current one; where that cannot be used, the previous; then the newest of those
+        that ever were current; then the oldest of the others.
 
         Raises:
             RegistryError: there is no usable version.
 
         """
-        names = [self.current_name(), self.previous_name(), *reversed(self.names())]
+        proven = {str(line["version"]) for line in self.ledger() if line.get("event") == "current"}
+        others = sorted(
+            self.names(), key=lambda name: (name not in proven, -_number(name) if name in proven else _number(name))
+        )
         problems = []
-        for name in dict.fromkeys(name for name in names if name):
+        for name in dict.fromkeys(name for name in [self.current_name(), self.previous_name(), *others] if name):
             try:
                 version = self.version(name)
             except RegistryError as error:
                 log.error("%s", error)
                 problems.append(str(error))
                 continue
-            if name != self.current_name():
-                replace_symlink(self.folder / CURRENT, f"{name}.h5")
+            link = self.folder / CURRENT
+            if name != self.current_name() and (link.is_symlink() or not link.exists()):  # never over somebody's own file
+                replace_symlink(link, f"{name}.h5")
                 self.record("current", name, "there was no usable current version" if problems else "the first version")
             return version
         raise RegistryError(
-            "\n".join(problems) or f"{self.folder}: expected at least one model version. Received: none. Run `digitd retrain`."
+            "\n".join(problems)
+            or f"{self.folder}: expected at least one model version. Received: none. Run `digitd retrain`."
         )
 
     def make_current(self, name: str, reason: str) -> None:

@@ -13,27 +13,41 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
-from daemon.backend import keras
-from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, Settings
+from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, ConfigError, Settings, load_settings
+from daemon.corrections import CorrectionWatch
 from daemon.decoding import Decoders
-from daemon.doubt import Calibration
 from daemon.http import HttpServer
 from daemon.inbox import Inbox
 from daemon.metrics import Metrics
-from daemon.model import LiveModel, ModelIdentity, limit_threads
+from daemon.model import limit_threads
 from daemon.pipeline import Folders, Pipeline, Readiness, Retirement
 from daemon.registry import Registry
 from daemon.results import prepare, remove_temporaries
+from daemon.retraining import Retraining
+from daemon.swapping import Swapper
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
+PASS_SECONDS = 0.25  # how long a pass of the pipeline waits for something to happen
 STALLED_SECONDS = 30.0  # a thread that made no pass for so long does not move
 FINISH_SECONDS = 3.0  # after SIGTERM, for what is claimed to get its result
+# What SIGHUP puts in force while images walk; [training] is read by each training anew. All else needs a restart.
+LIVE = (
+    "inbox.rescan_seconds",
+    "inbox.grace_seconds",
+    "inbox.ignore",
+    "inference.review_below",
+    "training.",
+    "retrain.",
+    "gate.",
+    "retention.",
+)
 
 
 class StartError(Exception):
@@ -51,11 +65,14 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stop = threading.Event()
+        self._reload = threading.Event()
+        self._in_force = settings.by_key()
+        self._reloads: list[Callable[[Settings], None]] = []  # what each part does with settings that change live
         self._failed = False
         self._beats: list[Callable[[], float]] = []  # when each thread made its last pass
 
     def run(self) -> int:
-        """Start, wait for SIGTERM or SIGINT, stop.
+        """Start, wait for SIGTERM or SIGINT, stop. SIGHUP reads the configuration again.
 
         Returns:
             The exit code: 0, or 1 where a thread died.
@@ -67,12 +84,19 @@ class Service:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        on_terminal = os.isatty(0)
         threading.excepthook = self._on_thread_death
         with ExitStack() as stack:
             self._start(stack)
             while not self._stop.wait(HEARTBEAT_SECONDS):
                 if not self._dead():
                     notify("WATCHDOG=1")
+                if self._reload.is_set():
+                    self._reload.clear()
+                    if on_terminal and not os.isatty(0):
+                        break  # SIGHUP because the terminal that it was started on was closed
+                    self._read_again()
             notify("STOPPING=1")
             log.info("stopping")
         log.info("stopped")
@@ -105,7 +129,8 @@ class Service:
         decoders = Decoders(folders.work, folders.results, settings.inbox)
         stack.callback(decoders.close)
         limit_threads(settings.inference.threads)
-        model = self._load_model(metrics)
+        registry = Registry(settings.folder("models"))
+        swapper = Swapper(settings, registry, metrics)
 
         steps: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         inbox = Inbox(settings.folder("inbox"), folders.work, settings.inbox, metrics, wake=lambda: steps.put(_nothing))
@@ -115,7 +140,7 @@ class Service:
         pipeline = Pipeline(
             inbox,
             decoders,
-            lambda: model,
+            lambda: swapper.slot.live,
             retirement,
             folders,
             readiness,
@@ -123,33 +148,60 @@ class Service:
             settings,
             steps,
         )
-        stack.enter_context(self._loop("retire", retirement.run_once, lambda: retirement.last_pass))
+        self._reloads.append(lambda new: steps.put(partial(pipeline.apply, new)))
+        stack.enter_context(_Loop("retire", lambda: retirement.run_once(PASS_SECONDS)))
         stack.callback(_finish, pipeline)
-        stack.enter_context(self._loop("pipeline", pipeline.run_once, lambda: pipeline.last_pass))
+        stack.enter_context(_Loop("pipeline", lambda: pipeline.run_once(PASS_SECONDS)))
+        self._beats += [lambda: retirement.last_pass, lambda: pipeline.last_pass]
+        stack.enter_context(_Loop("models", swapper.run_once, rest=HEARTBEAT_SECONDS))
+        retraining = self._retraining(metrics, registry)
+        self._reloads.append(retraining.apply)
+        stack.callback(retraining.close)
+        retraining.start()
+        stack.enter_context(_Loop("retraining", retraining.run_once, rest=HEARTBEAT_SECONDS))
         readiness.report("start", None)
         notify("READY=1")
         log.info("watching %s; results appear in %s", settings.folder("inbox"), folders.results)
         log.info("metrics on http://%s/metrics; ready after %.1f s", http.address, time.monotonic() - began)
 
-    def _load_model(self, metrics: Metrics) -> LiveModel:
-        version = Registry(self._settings.folder("models")).current()
-        identity = ModelIdentity(version.name, version.sha256)
-        model = LiveModel(
-            version.path, identity, self._settings.inference.batch_sizes, Calibration.from_manifest(version.manifest)
-        )
-        metrics.model_info.labels(version.name, version.sha256, keras.__version__).set(1)
-        metrics.model_loaded.set_to_current_time()
-        log.info("model %s, %s", version.name, version.describe())
-        return model
+    def _retraining(self, metrics: Metrics, registry: Registry) -> Retraining:
+        corrections = self._settings.folder("corrections")
+        journal = self._settings.folder("logs") / "corrections.jsonl"
+        watch = CorrectionWatch(corrections, self._settings.folder("results"), journal, metrics)
+        return Retraining(self._settings, registry, watch, metrics)
+
+    def _read_again(self) -> None:
+        """Put in force what can change live; name what needs a restart. A wrong configuration changes nothing."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            new = load_settings(self._settings.file)
+        except ConfigError as error:
+            log.error("the configuration stays as it was: %s", error)
+        else:
+            try:
+                for apply in self._reloads:
+                    apply(new)
+            except ConfigError as error:
+                log.error("not all of the configuration is in force: %s", error)
+            self._report_changes(new.by_key())
+        notify("READY=1")
+
+    def _report_changes(self, new: dict[str, Any]) -> None:
+        for key in sorted(self._in_force.keys() | new.keys()):
+            old, value = self._in_force.get(key), new.get(key)
+            if value == old:
+                continue
+            if key.startswith(LIVE):
+                log.info("%s is now %r; it was %r", key, value, old)
+                self._in_force[key] = value
+            else:
+                log.warning("%s = %r needs a restart; %r stays in force", key, value, old)
+        log.info("read %s again", self._settings.file)
 
     def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
         return thread
-
-    def _loop(self, name: str, run_once: Callable[[float], None], last_pass: Callable[[], float]) -> _Loop:
-        self._beats.append(last_pass)
-        return _Loop(name, run_once)
 
     def _dead(self) -> list[str]:
         """Which threads do not move; empty when the daemon lives."""
@@ -158,6 +210,9 @@ class Service:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stop.set()
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload.set()
 
     def _on_thread_death(self, args: threading.ExceptHookArgs) -> None:
         log.critical(
@@ -172,14 +227,16 @@ class Service:
 class _Loop:
     """A thread that makes one pass after another until it is left."""
 
-    def __init__(self, name: str, run_once: Callable[[float], None]) -> None:
-        self._run_once = run_once
+    def __init__(self, name: str, run_once: Callable[[], None], rest: float = 0.0) -> None:
+        self._run_once, self._rest = run_once, rest
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._run_once(HEARTBEAT_SECONDS / 4)
+            self._run_once()
+            if self._rest:
+                self._stop.wait(self._rest)
 
     def __enter__(self) -> None:
         self._thread.start()

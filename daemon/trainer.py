@@ -6,14 +6,15 @@ logs/training/<version>/, TensorBoard events in logs/tensorboard/<version>/, and
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,47 @@ import numpy as np
 
 from daemon.backend import keras, tf
 from daemon.config import Augmentation, ConfigError, Settings, TrainingSettings, load_settings
+from daemon.corrections import load_corrections
 from daemon.dataset import Split, load_base_data, split_validation
 from daemon.doubt import Calibration, calibrate
 from daemon.files import file_sha256, sync_folder, write_durably
-from daemon.job import Job
-from daemon.model import CLASSES, as_input, build_model, give_logits, read_model
-from daemon.registry import Registry
+from daemon.job import STOPPED, WRONG_SETTINGS, Job
+from daemon.model import CLASSES, ModelError, as_input, build_model, give_logits, read_model
+from daemon.registry import Registry, RegistryError, Version
+from daemon.results import timestamp
 from daemon.synthetic import NO_DIGIT, draw_digits, draw_no_digits
 
-STOPPED = 3  # exit code: SIGTERM came and nothing was saved
+FINE_EPOCHS = 12  # a champion's further steps are parted into so many epochs, for early stopping to look at
+PR_SET_PDEATHSIG = 1
+IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # ioprio_set(2), which has no wrapper in libc
+IOPRIO_WHO_PROCESS, IOPRIO_CLASS_IDLE = 1, 3
+libc = ctypes.CDLL(None)
 
 
 class TrainingFailed(Exception):
     """The training gave no usable model; the message says why."""
 
 
+class TrainingStopped(Exception):
+    """SIGTERM came before there was a version."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model does on a data set: mean loss, share of right answers, and a (10, 10) count of truth x answer."""
+    """How a model does on a data set of n images.
+
+    Attributes:
+        loss: the mean cross-entropy.
+        accuracy: the share of right answers.
+        confusion: (10, 10) counts of truth x answer.
+        answers: (n,) digits.
+
+    """
 
     loss: float
     accuracy: float
     confusion: np.ndarray
+    answers: np.ndarray
 
     @property
     def recall(self) -> list[float]:
@@ -54,8 +74,8 @@ class Evaluation:
         ]
 
 
-def compile_model(model: keras.Sequential, settings: TrainingSettings, steps: int) -> None:
-    """Compile with the configured optimizer and loss; the learning rate warms up, then falls as a cosine to 0.
+def compile_model(model: keras.Sequential, settings: TrainingSettings, learning_rate: float, steps: int) -> None:
+    """Compile with the configured optimizer and loss; the learning rate warms up to its peak, then falls as a cosine to 0.
 
     Raises:
         ConfigError: Keras knows no such optimizer.
@@ -68,10 +88,10 @@ def compile_model(model: keras.Sequential, settings: TrainingSettings, steps: in
             f"[training] optimizer: expected the name of a Keras optimizer. Received: {settings.optimizer!r}."
         ) from error
     warmup = max(1, round(settings.warmup_share * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), warmup_target=settings.learning_rate, warmup_steps=warmup
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
     )
-    model.compile(optimizer=optimizer(learning_rate=schedule), loss=digit_loss, metrics=[DigitAccuracy()])
+    model.compile(optimizer=optimizer(learning_rate=rate), loss=digit_loss, weighted_metrics=[DigitAccuracy()])
 
 
 def digit_loss(truth: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
@@ -94,9 +114,9 @@ class DigitAccuracy(keras.metrics.SparseCategoricalAccuracy):
         super().__init__(name="accuracy")
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
-        """Count a batch; it has no weights but this."""
-        del sample_weight
-        super().update_state(y_true, y_pred, tf.cast(y_true != NO_DIGIT, tf.float32))
+        """Count a batch of (n,) digits and (n, 10) probabilities, with (n,) weights or none."""
+        counts = tf.cast(y_true != NO_DIGIT, tf.float32)
+        super().update_state(y_true, y_pred, counts if sample_weight is None else counts * sample_weight)
 
 
 def with_synthetic(data: Split, settings: TrainingSettings) -> Split:
@@ -109,15 +129,44 @@ def with_synthetic(data: Split, settings: TrainingSettings) -> Split:
     )
 
 
-def training_batches(data: Split, batch_size: int, augmentation: Augmentation, seed: int) -> tf.data.Dataset:
-    """Shuffled, augmented batches of (x, y): x (n, 28, 28, 1) float32 in 0..1, y (n,) int64."""
-    return (
-        tf.data.Dataset.from_tensor_slices((data.x, data.y.astype(np.int64)))
-        .shuffle(len(data), seed=seed)
-        .batch(batch_size)
-        .map(lambda x, y: (augment(x, augmentation), y), num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+def training_batches(
+    base: Split, corrections: Split, batch_size: int, share: float, augmentation: Augmentation, seed: int
+) -> tf.data.Dataset:
+    """Endless shuffled, augmented batches of (x, y): x (n, 28, 28, 1) float32 in 0..1, y (n,) int64.
+
+    Args:
+        base: what most of each batch is taken from.
+        corrections: what `share` of each batch is taken from, where there are any.
+        batch_size: n.
+        share: 0 to 1.
+        augmentation: how much each image is changed.
+        seed: of the shuffling.
+
+    """
+
+    def stream(data: Split, size: int) -> tf.data.Dataset:
+        images = tf.data.Dataset.from_tensor_slices((data.x, data.y.astype(np.int64)))
+        return images.shuffle(len(data), seed=seed).repeat().batch(size)
+
+    corrected = max(1, round(share * batch_size)) if len(corrections) else 0
+    batches = stream(base, batch_size - corrected)
+    if corrected:
+        batches = tf.data.Dataset.zip(batches, stream(corrections, corrected)).map(
+            lambda one, other: (tf.concat([one[0], other[0]], 0), tf.concat([one[1], other[1]], 0))
+        )
+    return batches.map(lambda x, y: (augment(x, augmentation), y), num_parallel_calls=tf.data.AUTOTUNE).prefetch(
+        tf.data.AUTOTUNE
     )
+
+
+def validation_data(base: Split, corrections: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(x, y, weights) that early stopping watches: the corrections, if any, weigh as much as all of the base data."""
+    x = np.concatenate([base.x, corrections.x])
+    y = np.concatenate([base.y, corrections.y])
+    weights = np.ones(len(x), np.float32)
+    if len(corrections):
+        weights[len(base) :] = len(base) / len(corrections)
+    return as_input(x), y, weights
 
 
 def augment(images: tf.Tensor, limits: Augmentation) -> tf.Tensor:
@@ -200,12 +249,14 @@ def calibrate_saved(path: Path, validation: Split) -> Calibration:
 
 def evaluate(model: keras.Model, data: Split) -> Evaluation:
     """Compare a model's answers with the labels of a data set."""
+    if not len(data):
+        return Evaluation(0.0, 0.0, np.zeros((CLASSES, CLASSES), np.int64), np.empty(0, np.int64))
     probabilities = model.predict(as_input(data.x), batch_size=256, verbose=0)
     answers = probabilities.argmax(axis=1)
     confusion = np.zeros((CLASSES, CLASSES), np.int64)
     np.add.at(confusion, (data.y.astype(np.int64), answers), 1)
     losses = keras.losses.sparse_categorical_crossentropy(data.y, probabilities)
-    return Evaluation(float(np.mean(losses)), float(np.mean(answers == data.y)), confusion)
+    return Evaluation(float(np.mean(losses)), float(np.mean(answers == data.y)), confusion, answers)
 
 
 class ReportProgress(keras.callbacks.Callback):
@@ -220,15 +271,48 @@ class ReportProgress(keras.callbacks.Callback):
         write_durably(self._path, json.dumps({"epoch": epoch + 1, "epochs": self._epochs, **values}).encode())
 
 
+@dataclass(frozen=True)
+class Course:
+    """How long a training goes on: from scratch over all the base data, or some steps on from the champion.
+
+    Attributes:
+        model: what is trained.
+        origin: in words.
+        epochs, steps: at most so many epochs of so many batches.
+        learning_rate: at its peak.
+        patience: epochs without a better val_loss.
+
+    """
+
+    model: keras.Sequential
+    origin: str
+    epochs: int
+    steps: int
+    learning_rate: float
+    patience: int
+
+
+def choose_course(settings: Settings, champion: Version | None, images: int) -> Course:
+    """Start from the champion where its architecture is the one that is configured; else from scratch."""
+    chosen, again = settings.training, settings.retrain
+    if champion and champion.manifest.get("layers") == [layer.model_dump() for layer in chosen.layers]:
+        steps = -(-again.steps // FINE_EPOCHS)
+        model = read_model(champion.path)
+        return Course(model, f"from {champion.name}", FINE_EPOCHS, steps, again.learning_rate, again.patience)
+    steps = -(-images // chosen.batch_size)
+    return Course(build_model(chosen.layers), "from scratch", chosen.epochs, steps, chosen.learning_rate, chosen.patience)
+
+
 def train(job: Job, settings: Settings) -> Path:
-    """Train from scratch and write the version.
+    """Train and write the version, its history and its report.
 
     Returns:
         The path of the manifest, written last.
 
     Raises:
         ConfigError: the data set, a layer or the optimizer is not usable.
-        TrainingFailed: the weights are not finite, or SIGTERM came.
+        TrainingFailed: the weights are not finite.
+        TrainingStopped: SIGTERM came.
 
     """
     started = time.monotonic()
@@ -239,45 +323,71 @@ def train(job: Job, settings: Settings) -> Path:
     keras.utils.set_random_seed(chosen.seed)
 
     base = load_base_data(chosen.dataset, settings.root, settings.inbox)
+    corrections = load_corrections(settings.folder("corrections"), settings.inbox)
     training, validation = split_validation(base.train, chosen.validation_share)
-    model = build_model(chosen.layers)
     learned = with_synthetic(training, chosen)
-    compile_model(model, chosen, steps=chosen.epochs * -(-len(learned) // chosen.batch_size))
+    champion = registry.version(job.champion) if job.champion else None
+    course = choose_course(settings, champion, len(learned) + len(corrections.train))
+    model = course.model
+    compile_model(model, chosen, course.learning_rate, course.epochs * course.steps)
+    stopped = stop_on_sigterm(model)
     if job.verbose:
         model.summary()
+        print(f"{job.version} {course.origin}: {len(training)} base images, {len(corrections.train)} corrections")
 
-    stopped = stop_on_sigterm(model)
     early = keras.callbacks.EarlyStopping(
-        monitor="val_loss", mode="auto", patience=chosen.patience, restore_best_weights=True
+        monitor="val_loss", mode="auto", patience=course.patience, restore_best_weights=True
     )
     history = model.fit(
-        training_batches(learned, chosen.batch_size, chosen.augmentation, chosen.seed),
+        training_batches(
+            learned,
+            corrections.train,
+            chosen.batch_size,
+            settings.retrain.corrections_share,
+            chosen.augmentation,
+            chosen.seed,
+        ),
+        validation_data=validation_data(validation, corrections.validation),
+        epochs=course.epochs,
+        steps_per_epoch=course.steps,
         shuffle=False,  # the pipeline shuffles
-        validation_data=(as_input(validation.x), validation.y),
-        epochs=chosen.epochs,
         verbose=job.verbose,
         callbacks=[
             early,
             keras.callbacks.TerminateOnNaN(),
             keras.callbacks.TensorBoard(log_dir=str(settings.folder("logs") / "tensorboard" / job.version)),
             keras.callbacks.CSVLogger(str(logs / "history.csv")),
-            ReportProgress(logs / "progress.json", chosen.epochs),
+            ReportProgress(logs / "progress.json", course.epochs),
         ],
     )
-    if stopped:
-        raise TrainingFailed("stopped by SIGTERM")
+    stopped.check()
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
-        raise TrainingFailed("the loss became NaN or infinite; lower [training] learning_rate")
-    draw_history(history.history, logs / "history.png", job.version)
+        raise TrainingFailed("the loss became NaN or infinite; lower the learning rate")
+    draw_history(history.history, logs / "history.png", f"{job.version}, {course.origin}")
 
-    holdout = evaluate(model, base.test)
+    holdout, corrected = evaluate(model, base.test), evaluate(model, corrections.gate)
+    stopped.check()
+    before = read_model(champion.path) if champion else None
+    holdout_before = evaluate(before, base.test) if before else None
+    corrected_before = evaluate(before, corrections.gate) if before else None
+    if holdout_before and corrected_before:
+        np.savez(
+            logs / "answers.npz",
+            holdout_truth=base.test.y.astype(np.int64),
+            holdout_champion=holdout_before.answers,
+            holdout_candidate=holdout.answers,
+            corrections_truth=corrections.gate.y.astype(np.int64),
+            corrections_champion=corrected_before.answers,
+            corrections_candidate=corrected.answers,
+        )
+    stopped.check()
     path = save_durably(model, registry.folder / f"{job.version}.h5")
     manifest = {
         "schema": 1,
         "version": job.version,
         "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
-        "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "created_at": timestamp(time.time()),
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "parameters": model.count_params(),
@@ -286,10 +396,12 @@ def train(job: Job, settings: Settings) -> Path:
         "training": {
             **chosen.model_dump(exclude={"layers"}),
             "dataset_sha256": base.sha256,
+            "origin": course.origin,
             "images": len(training),
             "validation_images": len(validation),
             "epochs_run": len(history.epoch),
             "best_epoch": early.best_epoch + 1,
+            "steps_per_epoch": course.steps,
             "seconds": round(time.monotonic() - started, 1),
         },
         "holdout": {
@@ -298,24 +410,64 @@ def train(job: Job, settings: Settings) -> Path:
             "accuracy": round(holdout.accuracy, 6),
             "recall": [round(value, 6) for value in holdout.recall],
         },
+        "corrections": {
+            "training": len(corrections.train),
+            "validation": len(corrections.validation),
+            "gate": len(corrections.gate),
+            "accuracy": round(corrected.accuracy, 6) if len(corrections.gate) else None,
+        },
     }
-    content = json.dumps(manifest, indent=2).encode() + b"\n"
-    write_durably(logs / "report.json", content)
+    left_out = {"conflicts": corrections.conflicts, "refused": corrections.refused}
+    report = {
+        **manifest,
+        "champion": job.champion,
+        "champion_holdout_accuracy": round(holdout_before.accuracy, 6) if holdout_before else None,
+        "corrections": {**manifest["corrections"], **left_out},
+    }
+    write_durably(logs / "report.json", json.dumps(report, indent=2).encode() + b"\n")
     manifest_path = registry.folder / f"{job.version}.json"
-    write_durably(manifest_path, content)
+    write_durably(manifest_path, json.dumps(manifest, indent=2).encode() + b"\n")
     return manifest_path
 
 
-def stop_on_sigterm(model: keras.Model) -> list[int]:
-    """Make SIGTERM end fit after the batch it is in; the returned list is not empty once it came."""
-    received: list[int] = []
+class StopRequest:
+    """Whether SIGTERM came."""
 
-    def stop(number: int, _frame: object) -> None:
-        received.append(number)
+    def __init__(self) -> None:
+        self.came = False
+
+    def check(self) -> None:
+        """Raise TrainingStopped if it did."""
+        if self.came:
+            raise TrainingStopped("SIGTERM came")
+
+
+def stop_on_sigterm(model: keras.Model) -> StopRequest:
+    """Make SIGTERM end fit after the batch it is in."""
+    request = StopRequest()
+
+    def stop(_number: int, _frame: object) -> None:
+        request.came = True
         model.stop_training = True
 
     signal.signal(signal.SIGTERM, stop)
-    return received
+    return request
+
+
+def yield_to_others() -> None:
+    """Run only when nobody else wants the processor or the disk.
+
+    Not in a session of its own: autogrouping would then give it a fair share of the processor all the same.
+    """
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    number = IOPRIO_SET.get(platform.machine())
+    if number is not None:
+        libc.syscall(number, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE << 13)
+
+
+def die_with_parent() -> None:
+    """Get SIGTERM when the daemon is gone, however it went."""
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def save_durably(model: keras.Model, path: Path) -> Path:
@@ -349,13 +501,23 @@ def draw_history(history: dict[str, Sequence[float]], path: Path, version: str) 
 
 def main(arguments: Sequence[str]) -> int:
     """Do the job that the command line holds."""
-    absl.logging.set_verbosity(absl.logging.ERROR)  # Keras warns on every .h5 that it would like another format
     job = Job(**json.loads(arguments[0]))
+    die_with_parent()
+    if job.background:
+        yield_to_others()
+    if job.verbose:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sends SIGTERM
+    absl.logging.set_verbosity(absl.logging.ERROR)  # Keras warns on every .h5 that it would like another format
     try:
         train(job, load_settings(Path(job.config)))
-    except (ConfigError, TrainingFailed) as error:
-        print(f"training {job.version} failed: {error}", file=sys.stderr)
-        return STOPPED if isinstance(error, TrainingFailed) else 2
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return WRONG_SETTINGS
+    except TrainingStopped:
+        return STOPPED
+    except (TrainingFailed, RegistryError, ModelError) as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 
