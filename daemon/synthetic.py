@@ -153,12 +153,13 @@ def _draw_strokes(strokes: str, random: np.random.Generator) -> np.ndarray:
     for line in lines:
         points = line + offset
         corners = [tuple(point) for point in points]
-        draw.line(corners, fill=255, width=max(1, round(pen * (0.5 if broad else 1))), joint="curve")
+        draw.line(corners, fill=255, width=max(1, round(pen * (0.5 if broad else 1))))
         if broad:
             for start, end in pairwise(points):
                 draw.polygon([tuple(start - nib), tuple(end - nib), tuple(end + nib), tuple(start + nib)], fill=255)
-        elif random.random() < 0.7:
-            for x, y in (corners[0], corners[-1]):
+        else:
+            rounded = corners if random.random() < 0.7 else corners[1:-1]  # round joints; ends round or cut off
+            for x, y in rounded:
                 draw.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), fill=255)
     return fit(canvas)
 
@@ -173,13 +174,11 @@ def fit(canvas: Image.Image) -> np.ndarray:
 
 def _smooth_curve(points: np.ndarray) -> np.ndarray:
     """A Catmull-Rom spline through the points, eight steps to a piece."""
-    p = np.concatenate([points[:1], points, points[-1:]])
+    p = np.concatenate([points[:1], points, points[-1:]])[:, None]
+    a, b, c, d = p[:-3], p[1:-2], p[2:-1], p[3:]
     t = np.linspace(0, 1, 8, endpoint=False)[:, None]
-    pieces = [
-        0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-        for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:], strict=True)
-    ]
-    return np.concatenate([*pieces, points[-1:]])
+    pieces = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+    return np.concatenate([pieces.reshape(-1, 2), points[-1:]])
 
 
 def _scribble(random: np.random.Generator) -> str:
