@@ -66,7 +66,7 @@ class InferenceSettings(Table):
     batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 8, 32, 128, 256]
     threads: PositiveInt = 1
     review_below: Share = 0.6
-    not_a_digit_above: Annotated[float, Field(gt=0)] = 2.0
+    not_a_digit_above: Annotated[float, Field(gt=0)] = 1.25
     sync_seconds: Seconds = 1.0
 
     @field_validator("batch_sizes")
@@ -106,7 +106,7 @@ class TrainingSettings(Table):
 
     dataset: str = "datasets/mnist.npz"
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    epochs: PositiveInt = 12
+    epochs: PositiveInt = 14
     batch_size: PositiveInt = 128
     optimizer: str = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
