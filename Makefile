@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench train clean
+.PHONY: run test lint bench accuracy train clean
 
 run: $(VENV)/run-ready  ## set up, then start the daemon on ./config.toml
 	$(BIN)/digitd run
@@ -16,6 +16,9 @@ lint: $(VENV)/dev-ready  ## style, types, formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+accuracy: $(VENV)/run-ready  ## read the development set: accuracy, calibration, what is held back; about 5 minutes
+	$(BIN)/python -m benchmarks.accuracy
 
 train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; about 11 minutes on two quiet cores
 	rm -rf build/models

@@ -44,6 +44,7 @@ LIVE = (
     "inbox.grace_seconds",
     "inbox.ignore",
     "inference.review_below",
+    "inference.not_a_digit_above",
     "training.",
     "retrain.",
     "gate.",
