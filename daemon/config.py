@@ -66,6 +66,7 @@ class InferenceSettings(Table):
     batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 8, 32, 128, 256]
     threads: PositiveInt = 1
     review_below: Share = 0.6
+    not_a_digit_above: Annotated[float, Field(gt=0)] = 1.25
     sync_seconds: Seconds = 1.0
 
     @field_validator("batch_sizes")
@@ -77,12 +78,16 @@ class InferenceSettings(Table):
 
 
 class Augmentation(Table):
-    """Random affine changes of training images; each value is the largest change in either direction."""
+    """Random changes of training images; each value is the largest change in either direction."""
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 12.0
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.12
     shear: Annotated[float, Field(ge=0, le=1)] = 0.2
     shift_pixels: Annotated[float, Field(ge=0, le=14)] = 2.0
+    perspective: Share = 0.1
+    elastic_pixels: Annotated[float, Field(ge=0, le=4)] = 1.0
+    thickness: Share = 0.6
+    coarse_share: Share = 0.15
 
 
 class Layer(BaseModel):
@@ -101,7 +106,7 @@ class TrainingSettings(Table):
 
     dataset: str = "datasets/mnist.npz"
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    epochs: PositiveInt = 12
+    epochs: PositiveInt = 14
     batch_size: PositiveInt = 128
     optimizer: str = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
@@ -109,6 +114,8 @@ class TrainingSettings(Table):
     loss: Literal["sparse_categorical_crossentropy"] = "sparse_categorical_crossentropy"
     patience: PositiveInt = 4
     seed: int = 1
+    synthetic_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 12_000
+    synthetic_no_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 6_000
     augmentation: Augmentation = Augmentation()
     layers: Annotated[list[Layer], Field(min_length=1)]
 

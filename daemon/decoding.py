@@ -189,7 +189,7 @@ def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int)
         else:
             decoded.pixels[len(decoded.drops)] = image.pixels
             decoded.drops.append(drop)
-            decoded.images.append(ImageFacts(image.sha256, image.format, image.width, image.height))
+            decoded.images.append(ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt))
         if time.monotonic() > deadline:
             decoded.left = drops[number + 1 :]
             break

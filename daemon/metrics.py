@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
+from pathlib import Path
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -14,6 +18,7 @@ from prometheus_client import (
 )
 
 from daemon import __version__
+from daemon.drift import FEATURES, Drift
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -76,6 +81,7 @@ class Metrics:
         self.model_info = gauge("model_info", "The live model.", "version", "sha256", "keras")
         self.model_loaded = gauge("model_loaded_timestamp_seconds", "When the live model was loaded.")
         self.live_accuracy = gauge("live_accuracy_ratio", "Share of right answers among the latest corrected ones.")
+        self.live_accuracy.set(float("nan"))  # not 0: nobody has corrected anything yet
         self.holdout_accuracy = gauge("holdout_accuracy_ratio", "Share of right answers on the hold-out.", "model")
         self.training_in_progress = gauge("training_in_progress", "1 while a training runs.")
         self.training_epoch = gauge("training_epoch", "Epochs that the latest training finished.")
@@ -85,4 +91,26 @@ class Metrics:
             "training_last_success_timestamp_seconds", "When the latest candidate was promoted."
         )
         self.training_next_run = gauge("training_next_run_timestamp_seconds", "When the next training is scheduled.")
+        self.drift = Drift(None)
+        psi = gauge("drift_psi", "Population stability index of recent images against validation data.", "feature")
+        _show_drift(psi, self.drift)
+        self._disk_free = gauge("disk_free_bytes", "Free space on the file system of the root folder.")
+        self._disk_size = gauge("disk_size_bytes", "Size of the file system of the root folder.")
         Info("build", "The program.", namespace="digitd", registry=registry).info({"version": __version__})
+
+    def watch_disk(self, folder: Path) -> None:
+        """Show how full the file system of a folder is, at each scrape."""
+
+        def usage(part: str) -> float:
+            try:
+                return float(getattr(shutil.disk_usage(folder), part))
+            except OSError:
+                return float("nan")
+
+        self._disk_free.set_function(partial(usage, "free"))
+        self._disk_size.set_function(partial(usage, "total"))
+
+
+def _show_drift(psi: Gauge, drift: Drift) -> None:
+    for feature in FEATURES:
+        psi.labels(feature).set_function(partial(drift.psi, feature))

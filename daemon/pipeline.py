@@ -19,6 +19,7 @@ import numpy as np
 
 from daemon.config import Settings
 from daemon.decoding import Decoded, Decoders, DecodersLost
+from daemon.doubt import review_reason
 from daemon.files import is_own_fault, printable, sync_file_system
 from daemon.inbox import Inbox
 from daemon.metrics import Metrics
@@ -216,7 +217,7 @@ class Pipeline:
     ) -> None:
         self._inbox, self._decoders, self._model, self._retirement = inbox, decoders, model, retirement
         self._folders, self._readiness, self._metrics = folders, readiness, metrics
-        self._review_below, self._grace_seconds = settings.inference.review_below, settings.inbox.grace_seconds
+        self._limits, self._grace_seconds = settings.inference, settings.inbox.grace_seconds
         self._steps = steps
         self._in_flight = 0  # images that are claimed and not published
         self._again: deque[tuple[float, Callable[[], None]]] = deque()  # (when, what) to try once more
@@ -226,7 +227,7 @@ class Pipeline:
 
     def apply(self, settings: Settings) -> None:
         """Put in force what may change while images walk; a step, so that it comes between batches."""
-        self._review_below, self._grace_seconds = settings.inference.review_below, settings.inbox.grace_seconds
+        self._limits, self._grace_seconds = settings.inference, settings.inbox.grace_seconds
         self._inbox.apply(settings.inbox)
 
     @property
@@ -359,15 +360,21 @@ class Pipeline:
     def _predict(self, decoded: Decoded, claimed: float) -> None:
         model = self._model()
         started = time.monotonic()
-        probabilities = model.predict(decoded.pixels)
+        probabilities, energies = model.predict(decoded.pixels)
         self._metrics.stage_seconds.labels("predict").observe(time.monotonic() - started)
         self._metrics.batch_size.observe(len(decoded.drops))
-        confident = probabilities.max(axis=1) >= self._review_below
+        self._metrics.drift.add(decoded.pixels, probabilities)
+        reasons = [
+            review_reason(confidence, energy, image.doubt, self._limits)
+            for confidence, energy, image in zip(
+                probabilities.max(axis=1).tolist(), energies.tolist(), decoded.images, strict=True
+            )
+        ]
         batch = Predictions(
             decoded.drops,
             decoded.images,
             probabilities,
-            [None if sure else "low_confidence" for sure in confident.tolist()],
+            reasons,
             model.identity.version,
             model.identity.sha256,
             claimed,

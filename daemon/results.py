@@ -45,12 +45,13 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What a result says about its image: the original's digest, format, and size in pixels."""
+    """What a result says about its image: the original's digest, format, size in pixels; and what normalisation doubts."""
 
     sha256: str
     format: str
     width: int
     height: int
+    doubt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

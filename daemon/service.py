@@ -44,6 +44,7 @@ LIVE = (
     "inbox.grace_seconds",
     "inbox.ignore",
     "inference.review_below",
+    "inference.not_a_digit_above",
     "training.",
     "retrain.",
     "gate.",
@@ -119,6 +120,7 @@ class Service:
             remove_temporaries(folder)
 
         metrics = Metrics()
+        metrics.watch_disk(settings.root)
         readiness = Readiness(metrics)
         try:
             http = HttpServer(settings.http, metrics, self._dead, lambda: readiness.reasons)

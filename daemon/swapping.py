@@ -94,6 +94,7 @@ class Swapper:
         self._metrics.model_info.clear()
         self._metrics.model_info.labels(version.name, version.sha256, keras.__version__).set(1)
         self._metrics.model_loaded.set_to_current_time()
+        self._metrics.drift.follow(version.manifest.get("reference"))
         self._metrics.holdout_accuracy.labels("champion").set(version.manifest["holdout"]["accuracy"])
         self._registry.record("live", version.name, why)
         log.info("model %s is live (%s): %s", version.name, why, version.describe())

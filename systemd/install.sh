@@ -1,0 +1,96 @@
+#!/bin/sh
+# Install digitd as a service, or upgrade it in place: sudo make install
+#
+# The program gets a virtual environment of its own below /opt/digitd. It is built beside the one in use, which is replaced
+# only when the new one is complete and accepts the configuration; if the new one does not become ready, the old one comes back.
+# PYTHON names the interpreter (3.11 or newer; default: python3).
+set -eu
+
+source=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+python=${PYTHON:-python3}
+program=/opt/digitd
+config=/etc/digitd/config.toml
+root=/var/lib/digitd
+units=/usr/local/lib/systemd/system
+
+say() { printf '%s\n' "$*"; }
+die() { printf 'install: %s\n' "$*" >&2; exit 1; }
+
+[ "$(id -u)" = 0 ] || die "expected to run as root. Received: user $(id -un). Use: sudo make install"
+[ -d /run/systemd/system ] || die "expected a machine that systemd runs. Without it, use: make run"
+"$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    die "expected Python 3.11 or newer with venv and ensurepip (Debian: python3-venv). Received: $("$python" --version 2>&1)"
+
+mkdir -p "$program"
+release=$program/$(date -u +%Y%m%dT%H%M%SZ)
+before=$(readlink "$program/current" || true)
+trap 'rm -rf "$release"' EXIT
+say "building   $release"
+"$python" -m venv "$release"
+if [ -f "$source/requirements.txt" ]; then
+    "$release/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$source/requirements.txt"
+    "$release/bin/pip" install --quiet --disable-pip-version-check --no-deps "$source"
+else
+    "$release/bin/pip" install --quiet --disable-pip-version-check "$source"
+fi
+share=$("$release/bin/python" -P -c 'import daemon.roots; print(daemon.roots.PACKAGE / "share")')
+
+if [ -e "$config" ]; then
+    say "kept       $config"
+else
+    install -d -m 755 "${config%/*}"
+    sed "s|^root = \"\.\" |root = \"$root\" |" "$share/config.toml" >"$config.new"
+    grep -q "^root = \"$root\"" "$config.new" || die "expected a line 'root = \".\"' in $share/config.toml. Received: none"
+    chmod 644 "$config.new"
+    mv "$config.new" "$config"
+    say "made       $config"
+fi
+"$release/bin/python" -P -c 'import pathlib, sys, daemon.config; daemon.config.load_settings(pathlib.Path(sys.argv[1]))' "$config" ||
+    die "the new version does not accept $config, see above. Nothing was changed; edit it and try again"
+
+install -D -m 644 "$source/systemd/digitd.sysusers" /usr/local/lib/sysusers.d/digitd.conf
+install -D -m 644 "$source/systemd/digitd.tmpfiles" /usr/local/lib/tmpfiles.d/digitd.conf
+install -D -m 644 "$source/systemd/digitd.service" "$units/digitd.service"
+install -D -m 644 "$source/systemd/digitd.socket" "$units/digitd.socket"
+systemd-sysusers digitd.conf
+systemd-tmpfiles --create digitd.conf
+if [ -z "$(find "$root/models" -name 'v*.json' -print -quit)" ]; then
+    for file in models/v0001.h5 models/v0001.json; do # the manifest last: without it there is no version
+        install -m 640 -o digitd -g digitd "$share/$file" "$root/$file"
+    done
+    say "laid in    the shipped model"
+fi
+for file in datasets/mnist.npz datasets/NOTICE; do
+    [ -e "$root/$file" ] || install -m 640 -o digitd -g digitd "$share/$file" "$root/$file"
+done
+cat >/usr/local/bin/digitd <<WRAPPER
+#!/bin/sh
+DIGITD_CONFIG=\${DIGITD_CONFIG:-$config} exec $program/current/bin/digitd "\$@"
+WRAPPER
+chmod 755 /usr/local/bin/digitd
+
+use() { # make a release the one in use, and start it
+    ln -sfn "$1" "$program/current.new"
+    mv -T "$program/current.new" "$program/current"
+    systemctl restart digitd.service
+}
+
+systemctl daemon-reload
+systemctl enable --quiet digitd.service
+say "starting   digitd.service"
+if ! use "$release"; then
+    journalctl --unit digitd.service --lines 30 --no-pager >&2 || true
+    if [ -n "$before" ]; then
+        use "$before" && die "the new version did not become ready, see above; $before runs again"
+    fi
+    trap - EXIT
+    die "digitd.service did not become ready, see above. It is installed; try again with: systemctl restart digitd"
+fi
+trap - EXIT
+for old in "$program"/2*Z; do
+    [ "$old" = "$release" ] || rm -rf "$old"
+done
+
+say "ready      drop images into $root/inbox; results appear in $root/results"
+say "           let somebody do so: usermod --append --groups digitd NAME"
+say "           http://127.0.0.1:9787/metrics, journalctl --unit digitd"

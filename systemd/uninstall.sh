@@ -1,0 +1,16 @@
+#!/bin/sh
+# Remove the service and the program: sudo make uninstall. What people and the daemon wrote is never deleted.
+set -eu
+
+[ "$(id -u)" = 0 ] || { printf 'uninstall: expected to run as root. Received: user %s\n' "$(id -un)" >&2; exit 1; }
+
+if [ -d /run/systemd/system ]; then
+    systemctl disable --now --quiet digitd.service digitd.socket 2>/dev/null || true
+fi
+rm -f /usr/local/lib/systemd/system/digitd.service /usr/local/lib/systemd/system/digitd.socket \
+    /usr/local/lib/sysusers.d/digitd.conf /usr/local/lib/tmpfiles.d/digitd.conf /usr/local/bin/digitd
+rm -rf /opt/digitd /var/cache/digitd
+[ ! -d /run/systemd/system ] || systemctl daemon-reload
+
+printf '%s\n' "digitd is removed. Kept, with everything in them: /var/lib/digitd, /etc/digitd, and the user and group digitd." \
+    "To remove these too: rm -r /var/lib/digitd /etc/digitd && userdel digitd"
