@@ -53,17 +53,13 @@ class Machine:
         self.mount()
 
     def mount(self) -> None:
-        until(self._mount, what="the disk is back")
-
-    def _mount(self) -> bool:
-        """Mount it; False where it is still the one that was cut off, because another mount namespace has kept it."""
         shell("mount", "-o", "loop", str(self._image), str(self.point))
         try:
             (self.point / "probe").touch()
-        except OSError:
+        except OSError:  # another mount namespace, of some container, keeps the one that was cut off: take the disk out
             self.unmount()
-            return False
-        return True
+            self._image = shutil.copy(self._image, self._image.with_name(f"{self._image.name}-"))
+            shell("mount", "-o", "loop", str(self._image), str(self.point))
 
     def unmount(self) -> None:
         if os.path.ismount(self.point):

@@ -84,10 +84,10 @@ def mutated(path: Path) -> None:
 
 
 def oversized(path: Path) -> None:
-    """A file that claims to have 100 GB."""
+    """A file larger than any model here has to be."""
     with path.open("wb") as file:
         file.write(shipped())
-        file.truncate(100 << 30)
+        file.truncate(100 << 20)
 
 
 @pytest.fixture(scope="session")
