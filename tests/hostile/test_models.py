@@ -219,6 +219,7 @@ def test_a_foreign_file_is_vetted_and_refused(daemon: Daemon, damage: Damage) ->
     make_current(daemon.root, "v0001.h5")
 
 
+@pytest.mark.skipif(not FULL, reason="in the full run: the child that vets it imports TensorFlow")
 def test_code_in_a_foreign_file_is_not_run(daemon: Daemon, with_code: Damage) -> None:
     """A Lambda layer in a file put in the place of current.h5 is refused in the limited child, and does not run there."""
     before = refused(daemon)
