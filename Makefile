@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench train clean
+.PHONY: run test lint bench accuracy train clean
 
 run: $(VENV)/run-ready  ## set up, then start the daemon on ./config.toml
 	$(BIN)/digitd run
@@ -17,11 +17,17 @@ lint: $(VENV)/dev-ready  ## style, types, formatting
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+accuracy: $(VENV)/run-ready  ## read the development set: accuracy, calibration, what is held back; about 5 minutes
+	$(BIN)/python -m benchmarks.accuracy
+
 train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; about 11 minutes on two quiet cores
 	rm -rf build/models
 	DIGITD_PATHS__MODELS=build/models $(BIN)/digitd retrain
 	mv build/models/v0001.h5 build/models/v0001.json models/
 	$(BIN)/digitd evaluate v0001
+
+bench: $(VENV)/run-ready  ## how fast it is, against its limits and the tutorial script; about 5 minutes
+	$(BIN)/python -m benchmarks.speed
 
 clean:  ## remove the environment and caches; no data
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache

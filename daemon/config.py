@@ -66,6 +66,7 @@ class InferenceSettings(Table):
     batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 8, 32, 128, 256]
     threads: PositiveInt = 1
     review_below: Share = 0.6
+    not_a_digit_above: Annotated[float, Field(gt=0)] = 1.25
     sync_seconds: Seconds = 1.0
 
     @field_validator("batch_sizes")
@@ -77,12 +78,16 @@ class InferenceSettings(Table):
 
 
 class Augmentation(Table):
-    """Random affine changes of training images; each value is the largest change in either direction."""
+    """Random changes of training images; each value is the largest change in either direction."""
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 12.0
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.12
     shear: Annotated[float, Field(ge=0, le=1)] = 0.2
     shift_pixels: Annotated[float, Field(ge=0, le=14)] = 2.0
+    perspective: Share = 0.1
+    elastic_pixels: Annotated[float, Field(ge=0, le=4)] = 1.0
+    thickness: Share = 0.6
+    coarse_share: Share = 0.15
 
 
 class Layer(BaseModel):
@@ -101,7 +106,7 @@ class TrainingSettings(Table):
 
     dataset: str = "datasets/mnist.npz"
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    epochs: PositiveInt = 12
+    epochs: PositiveInt = 14
     batch_size: PositiveInt = 128
     optimizer: str = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
@@ -109,6 +114,8 @@ class TrainingSettings(Table):
     loss: Literal["sparse_categorical_crossentropy"] = "sparse_categorical_crossentropy"
     patience: PositiveInt = 4
     seed: int = 1
+    synthetic_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 12_000
+    synthetic_no_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 6_000
     augmentation: Augmentation = Augmentation()
     layers: Annotated[list[Layer], Field(min_length=1)]
 
@@ -225,7 +232,19 @@ def load_settings(file: Path, environment: dict[str, str] | None = None) -> Sett
         settings = Settings.model_validate(tables)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(file, overridden, detail) for detail in error.errors())) from error
+    _refuse_overlaps(settings.paths)
     return settings.read_from(file)
+
+
+def _refuse_overlaps(paths: Paths) -> None:
+    """One folder inside another would have the daemon read what it writes."""
+    places = {name: Path(os.path.normpath(Path(paths.root) / str(getattr(paths, name)))) for name in FOLDERS}
+    for name, place in places.items():
+        for other, below in places.items():
+            if name != other and below.is_relative_to(place):
+                raise ConfigError(
+                    f"[paths] {other}: expected a folder that is not {name}'s nor below it. Received: {below} and {place}."
+                )
 
 
 def _override(tables: dict[str, Any], environment: dict[str, str]) -> dict[tuple[str, ...], str]:

@@ -1,12 +1,14 @@
 """The pool of light processes that decode images and write results, so that a hostile file harms nobody but itself.
 
 They never import TensorFlow. Each has an address-space limit; a task that outlasts its time limit costs its process, which
-Pebble replaces.
+Pebble replaces. What Pebble cannot survive (its fork server or an idle process killed, a process killed while it holds the
+lock of the channel) costs the pool, which is replaced here.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import multiprocessing
 import os
@@ -17,6 +19,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +36,8 @@ from daemon.results import Drop, ImageFacts, Predictions, Rejection, publish_pre
 log = logging.getLogger(__name__)
 
 CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
-PUBLISH_SECONDS = 60.0  # a disk may be slow; a worker that hangs longer is replaced
+PUBLISH_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
+STALLED_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
 PR_SET_PDEATHSIG = 1
 
 
@@ -56,6 +61,10 @@ class Decoded:
     left: list[Drop]
 
 
+class DecodersLost(Exception):
+    """A task was given up because the processes were lost, through no doing of its own; it is to be given again."""
+
+
 class Decoders:
     """Decodes chunks of claimed files, and publishes chunks of predictions, in processes of their own.
 
@@ -70,38 +79,100 @@ class Decoders:
         # Forked from a server process that has the modules and no threads: a replacement is there in milliseconds.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["daemon.decoding"])
-        self._pool = self._start_pool()
+        self._open: dict[Future[Any], float] = {}  # tasks that have not ended, and when they were given
+        self._progress = time.monotonic()  # when a task ended last
+        self._patience = STALLED_SECONDS + max(settings.decode_seconds + CHUNK_SECONDS, PUBLISH_SECONDS)
+        self._pool: ProcessPool | None = None
+        self.renew()
 
     def decode(self, drops: list[Drop], done: Callable[[Future[Decoded]], None]) -> None:
-        """Decode a chunk; `done` is called from another thread, with a future that has its result or error.
+        """Decode a chunk; `done` is called, mostly from another thread, with a future that has its result or error.
 
-        The error is a TimeoutError when it outlasted its limit, else the process died.
+        The error is a TimeoutError when it outlasted its limit, DecodersLost when it was given up innocently, ProcessExpired
+        when the process died on it.
+
+        Raises:
+            OSError: there are no processes to be had now.
+
         """
         limits = (self._settings.max_bytes, self._settings.max_pixels)
         seconds = self._settings.decode_seconds + (CHUNK_SECONDS if len(drops) > 1 else 0)
-        self._schedule(partial(decode_chunk, self._work, drops, *limits), seconds).add_done_callback(done)
+        self._schedule(partial(decode_chunk, self._work, drops, *limits), seconds, done)
 
     def publish(self, batch: Predictions, done: Callable[[Future[None]], None]) -> None:
-        """Publish a batch; `done` is called from another thread, with a future that has its result or error."""
-        self._schedule(partial(publish_predictions, self._results, batch), PUBLISH_SECONDS).add_done_callback(done)
+        """Publish a batch; `done` and errors are as in `decode`."""
+        self._schedule(partial(publish_predictions, self._results, batch), PUBLISH_SECONDS, done)
+
+    def renew(self) -> ProcessPool:
+        """See to it that the processes work; where they do not, start others and give up what they had.
+
+        Raises:
+            OSError: there are none to be had now.
+
+        """
+        now = time.monotonic()
+        stuck = bool(self._open) and now - max(self._progress, min(self._open.values())) > self._patience
+        if self._pool is not None:
+            if self._pool.active and not stuck:
+                return self._pool
+            log.warning("the decoder processes %s and are started anew", "do nothing" if stuck else "ended unexpectedly")
+            self.close()
+        for future in list(self._open):  # Pebble's threads have ended: nobody else will end it
+            with suppress(Exception):  # they ended it on their way out
+                future.set_exception(DecodersLost())
+        limit = self._settings.decoder_memory_mb * 2**20
+        pool = ProcessPool(
+            max_workers=self._settings.workers, context=self._context, initializer=_start_worker, initargs=(limit,)
+        )
+        try:
+            if not pool.active:  # asking starts them
+                raise BrokenProcessPool("they end as soon as they start")
+        except BrokenProcessPool as error:
+            pool.stop()  # type: ignore[no-untyped-call]
+            pool.join()
+            raise OSError(errno.EAGAIN, f"cannot start decoder processes: {error.__cause__ or error!r}") from error
+        self._pool = pool
+        return pool
 
     def close(self) -> None:
         """End the processes."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            pool.stop()  # type: ignore[no-untyped-call]
+            pool.join()
 
-    def _schedule(self, task: Callable[[], object], seconds: float) -> Future[Any]:
-        if not self._pool.active:  # Pebble gives a pool up when an idle process of it is killed
-            log.warning("the decoder processes ended unexpectedly and are started anew")
-            self.close()
-            self._pool = self._start_pool()
-        return self._pool.schedule(task, timeout=seconds)
+    def _schedule(self, task: Callable[[], object], seconds: float, done: Callable[[Future[Any]], None]) -> None:
+        given = time.monotonic()
+        try:
+            future: Future[Any] = self.renew().schedule(task, timeout=seconds)
+        except RuntimeError as error:  # the pool broke this very moment
+            raise OSError(errno.EAGAIN, f"decoder processes: {error}") from error
+        self._open[future] = given
 
-    def _start_pool(self) -> ProcessPool:
-        limit = self._settings.decoder_memory_mb * 2**20
-        return ProcessPool(
-            max_workers=self._settings.workers, context=self._context, initializer=_start_worker, initargs=(limit,)
-        )
+        def ended(future: Future[Any]) -> None:
+            self._open.pop(future, None)
+            self._progress = time.monotonic()
+            done(_innocent(future, self._progress - given < seconds))
+
+        future.add_done_callback(ended)
+
+
+def _innocent(future: Future[Any], early: bool) -> Future[Any]:
+    """Tell what the task did from what was done to it.
+
+    Args:
+        future: one that has ended.
+        early: whether less time than its limit has passed; Pebble measures by a clock that can be set.
+
+    """
+    try:
+        error = future.exception()
+    except BaseException:  # cancelled, as the pool was stopped
+        error = BrokenProcessPool()
+    if isinstance(error, BrokenProcessPool) or (isinstance(error, TimeoutError) and early):
+        future = Future()
+        future.set_exception(DecodersLost())
+    return future
 
 
 def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int) -> Decoded:
@@ -118,7 +189,7 @@ def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int)
         else:
             decoded.pixels[len(decoded.drops)] = image.pixels
             decoded.drops.append(drop)
-            decoded.images.append(ImageFacts(image.sha256, image.format, image.width, image.height))
+            decoded.images.append(ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt))
         if time.monotonic() > deadline:
             decoded.left = drops[number + 1 :]
             break
@@ -153,6 +224,9 @@ def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded
             decoders.decode(drops, done.put)
             try:
                 part = done.get().result()
+            except DecodersLost:
+                pending.append(drops)
+                continue
             except Exception as error:  # a time-out or a dead process: whoever caused it, alone
                 if len(drops) > 1:
                     pending.extend([drop] for drop in drops)

@@ -11,6 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+OWN_FAULTS = {  # of a file that cannot be renamed, where nothing is wrong with the folders
+    errno.EPERM,
+    errno.EACCES,
+    errno.EBUSY,
+    errno.EXDEV,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+}
+
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -109,9 +121,16 @@ def rename_to_free_name(source: str, target: str) -> bool:
     if _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
         return True
     error = _last_error(target)
-    if error.errno in (errno.EEXIST, errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+    if error.errno in (errno.EEXIST, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EXDEV):
         return False
     raise error
+
+
+def is_own_fault(error: OSError, source: Path, target: Path) -> bool:
+    """Whether a rename from one folder to another failed for the file's own sake, and not for the machine's."""
+    if error.errno not in OWN_FAULTS or source.stat().st_dev != target.stat().st_dev:
+        return False
+    return all(os.access(folder, os.W_OK | os.X_OK) for folder in (source, target))
 
 
 def _last_error(path: str) -> OSError:

@@ -15,8 +15,9 @@ from daemon.config import HttpSettings
 from daemon.metrics import Metrics
 
 THREADS = 2
-CONNECTIONS = 200  # more wait in the kernel's queue
-SECONDS_PER_CONNECTION = 30  # without a whole request
+CONNECTIONS = 500  # more wait in the kernel's queue; the usual limit of 1,024 open files leaves room for the daemon's own
+SECONDS_PER_CONNECTION = 10  # without a byte
+CLEANUP_SECONDS = 5  # between two looks for such connections
 MAX_HEADER_BYTES = 8192
 MAX_BODY_BYTES = 1024
 SYSTEMD_FIRST_SOCKET = 3  # sd_listen_fds(3)
@@ -67,6 +68,8 @@ class HttpServer:
             threads=THREADS,
             connection_limit=CONNECTIONS,
             channel_timeout=SECONDS_PER_CONNECTION,
+            cleanup_interval=CLEANUP_SECONDS,
+            asyncore_use_poll=True,  # select(2) cannot watch descriptors from 1,024 on
             max_request_header_size=MAX_HEADER_BYTES,
             max_request_body_size=MAX_BODY_BYTES,
             ident=None,

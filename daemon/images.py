@@ -1,8 +1,4 @@
-"""From a file's bytes to a (28, 28) image in MNIST's form, or the reason why not. No state, no TensorFlow.
-
-MNIST's form (LeCun et al., http://yann.lecun.com/exdb/mnist/): ink 255 on paper 0, the digit fitted into 20x20 keeping its
-aspect ratio, its centre of mass in the middle of 28x28.
-"""
+"""From a file's bytes to a (28, 28) image in MNIST's form, or the reason why not. No state, no TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,11 +14,10 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from daemon import normalise as form
+
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
-SIDE = 28  # of the result
-BOX = 20  # what the digit is fitted into
-WORKING_SIDE = 256  # larger images are reduced to about this before their ink is looked for
-BLANK_CONTRAST = 24  # grey levels of 255; less than this between ink and paper is a blank page
+WORKING_SIDE = 256  # larger images are reduced to at most this before their ink is looked for
 
 Pillow.MAX_IMAGE_PIXELS = None  # the configured limit is checked on the header, before any pixel is decoded
 warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
@@ -56,6 +51,7 @@ class Image:
         sha256: of the file's content, in hexadecimal.
         format: Pillow's name of the format, such as "PNG".
         width, height: of the original, in pixels, as stored (before its EXIF orientation is applied).
+        doubt: what already speaks against its being one digit, before any model has seen it.
 
     """
 
@@ -64,6 +60,7 @@ class Image:
     format: str
     width: int
     height: int
+    doubt: form.Doubt | None = None
 
 
 def load_image(path: Path | str, max_bytes: int, max_pixels: int) -> Image:
@@ -82,11 +79,22 @@ def load_image(path: Path | str, max_bytes: int, max_pixels: int) -> Image:
     data = _read(path, max_bytes)
     digest = hashlib.sha256(data).hexdigest()
     try:
-        pixels, kind, (width, height) = decode(data, max_pixels)
+        return load_content(data, max_pixels, digest)
     except InvalidImage as error:
         error.sha256 = digest
         raise
-    return Image(pixels, digest, kind, width, height)
+
+
+def load_content(data: bytes, max_pixels: int, digest: str | None = None) -> Image:
+    """Decode and normalise a file's content, as `load_image` does; its digest is computed unless given.
+
+    Raises:
+        InvalidImage: the content cannot be a digit image.
+
+    """
+    grey, kind, (width, height) = _decode(data, max_pixels)
+    pixels, doubt = _normalise(grey)
+    return Image(pixels, digest or hashlib.sha256(data).hexdigest(), kind, width, height, doubt)
 
 
 def decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, int]]:
@@ -99,6 +107,12 @@ def decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, in
         InvalidImage: the content cannot be a digit image.
 
     """
+    grey, kind, size = _decode(data, max_pixels)
+    return normalise(grey), kind, size
+
+
+def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, int]]:
+    """Grey levels, at most WORKING_SIDE pixels a side, the format, and (width, height) of the original."""
     if not data:
         raise InvalidImage("not_an_image", "The file is empty.", "Drop the image again once it is written.")
     try:
@@ -139,7 +153,7 @@ def decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, in
             f"The file begins like an image but cannot be decoded to its end: {error}.",
             "Copy the file again; if it opens elsewhere, save it as PNG.",
         ) from error
-    return normalise(grey), kind, size
+    return grey, kind, size
 
 
 def normalise(grey: np.ndarray) -> np.ndarray:
@@ -155,28 +169,18 @@ def normalise(grey: np.ndarray) -> np.ndarray:
         InvalidImage: there is no ink ("blank").
 
     """
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    paper = float(np.median(border))
-    ink = grey.astype(np.float32) - paper
-    if abs(ink.min()) > ink.max():
-        ink = -ink
-    np.maximum(ink, 0, out=ink)
-    contrast = float(ink.max())
-    if contrast < BLANK_CONTRAST:
+    return _normalise(grey)[0]
+
+
+def _normalise(grey: np.ndarray) -> tuple[np.ndarray, form.Doubt | None]:
+    try:
+        return form.normalise(grey)
+    except form.Blank as error:
         raise InvalidImage(
             "blank",
-            f"Expected ink on paper. Received: grey levels that differ from the paper by at most {contrast:.0f} of 255.",
+            f"Expected ink on paper. Received: grey levels that differ from the paper by {error.contrast:.0f} of 255.",
             "Write darker, or scan with more contrast.",
-        )
-    if grey.shape == (SIDE, SIDE) and paper in (0.0, 255.0):
-        return ink.astype(np.uint8)
-    ink *= 255 / contrast
-    rows, columns = (np.flatnonzero((ink > _otsu(ink)).any(axis=axis)) for axis in (1, 0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    digit = Pillow.fromarray(ink[top:bottom, left:right])
-    scale = BOX / max(digit.size)
-    fitted = digit.resize((max(1, round(digit.width * scale)), max(1, round(digit.height * scale))), Pillow.Resampling.BOX)
-    return _centre(np.asarray(fitted))
+        ) from None
 
 
 def _read(path: Path | str, max_bytes: int) -> bytes:
@@ -231,13 +235,13 @@ def _to_grey(picture: Pillow.Image) -> np.ndarray:
             low, high = float(np.nanmin(values)), float(np.nanmax(values))
             values = np.nan_to_num((values - low) * (255 / max(high - low, 1e-6)))
         else:
-            values /= 257
+            values *= 255 / (4095 if values.max() <= 4095 else 65535)  # scanners store 12 bits in 16
         picture = Pillow.fromarray(values)
     elif picture.has_transparency_data:
         picture = _flatten(picture.convert("RGBA"))
     elif picture.mode != "L":
         picture = picture.convert("RGB").convert("L")
-    factor = max(picture.size) // WORKING_SIDE
+    factor = -(-max(picture.size) // WORKING_SIDE)
     if factor > 1:
         picture = picture.reduce(factor)
     return np.asarray(picture)
@@ -249,30 +253,6 @@ def _flatten(picture: Pillow.Image) -> Pillow.Image:
     weights = np.asarray(alpha, np.float32)
     opaque = float((np.asarray(grey) * weights).sum() / max(float(weights.sum()), 1.0))
     return Pillow.composite(grey, Pillow.new("L", picture.size, 255 if opaque < 128 else 0), alpha)
-
-
-def _otsu(ink: np.ndarray) -> float:
-    """The threshold that parts 0..255 best into two classes (Otsu 1979, IEEE Trans. SMC 9:62-66)."""
-    counts = np.bincount(ink.astype(np.uint8).ravel(), minlength=256).astype(np.float64)
-    weight = counts.cumsum()
-    moment = (counts * np.arange(256)).cumsum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (moment[-1] * weight / weight[-1] - moment) ** 2 / (weight * (weight[-1] - weight))
-    return float(np.nanargmax(between))
-
-
-def _centre(digit: np.ndarray) -> np.ndarray:
-    """Put the digit's centre of mass into the middle of a 28x28 image; nothing is cut off."""
-    digit = np.clip(digit * (255 / max(float(digit.max()), 1.0)), 0, 255)
-    height, width = digit.shape
-    total = float(digit.sum())
-    row = float((digit.sum(axis=1) * np.arange(height)).sum()) / total
-    column = float((digit.sum(axis=0) * np.arange(width)).sum()) / total
-    top = min(max(round(SIDE / 2 - 0.5 - row), 0), SIDE - height)
-    left = min(max(round(SIDE / 2 - 0.5 - column), 0), SIDE - width)
-    pixels = np.zeros((SIDE, SIDE), np.uint8)
-    pixels[top : top + height, left : left + width] = digit.astype(np.uint8)
-    return pixels
 
 
 def _describe(data: bytes) -> str:

@@ -26,17 +26,18 @@ from watchdog.events import FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
+from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
 from daemon.config import LOCK, InboxSettings
-from daemon.files import printable, rename_to_free_name
+from daemon.files import is_own_fault, printable, rename_to_free_name
 from daemon.metrics import Metrics
-from daemon.results import Drop
+from daemon.results import TEMPORARY, Drop
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0  # between two tries on a file that could not be taken
-IMMOVABLE_SECONDS = 60.0  # likewise, on a file that may not be renamed
-FILE_FAULTS = {errno.EPERM, errno.EACCES, errno.EBUSY, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
+DEEPEST_FOLDER = 1024  # bytes of a path below the inbox; with the longest root, name and tag it must fit into PATH_MAX
+OURS = {LOCK, TEMPORARY}  # names that the daemon itself uses in work/ and results/
 
 
 class Inbox:
@@ -57,19 +58,18 @@ class Inbox:
         self._held_up = False  # a drop waits because its name is still in work/
         self._listing: deque[str] = deque()
         self._listed = time.monotonic()
+        self._complained: set[str] = set()
         self._leftovers = deque(self._sweep_work())
         self._in_flight = {drop.name for drop in self._leftovers}  # names that are in work/
         self._unanswered = {drop.name: drop.received for drop in self._leftovers}
         self._not_before: dict[str, float] = {}
-        self._complained: set[str] = set()
-        self._made_folders: set[str] = set()
         self._watch = Watch(inbox, self.look, metrics)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # a writer who meets our lease sends it; its default is to kill us
 
     def apply(self, settings: InboxSettings) -> None:
         """Put `rescan_seconds` and `ignore` in force, and look at once."""
         self._settings = settings
-        self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in settings.ignore) or r"(?!)")
+        self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in settings.ignore) or r"(?!)").match
         self._look = True
 
     def look(self) -> None:
@@ -91,7 +91,7 @@ class Inbox:
         """Claim up to `limit` files that are whole: those that a crash left in work/ first, then the inbox's.
 
         Raises:
-            OSError: the machine failed, not a file; nothing is lost, and what was claimed is given by the next call.
+            OSError: the machine failed, not a file. Where something was claimed before, the next call raises it.
 
         """
         drops = [self._leftovers.popleft() for _ in range(min(limit, len(self._leftovers)))]
@@ -106,8 +106,8 @@ class Inbox:
                     drops.append(drop)
                 self._listing.popleft()
         except OSError:
-            self._leftovers.extendleft(reversed(drops))
-            raise
+            if not drops:
+                raise
         return drops
 
     def put_back(self, drop: Drop) -> bool:
@@ -120,14 +120,12 @@ class Inbox:
         if not rename_to_free_name(f"{self._work}/{drop.name}", f"{self._inbox}/{drop.name}"):
             return False
         self._not_before[drop.name] = time.monotonic() + RETRY_SECONDS
-        self.answered([drop])
-        self.release([drop.name])
+        self.release(drop.name)
         return True
 
-    def release(self, names: list[str]) -> None:
-        """Say that files have left work/, so that their names may be claimed anew. Any thread may call this."""
-        for name in names:
-            self._in_flight.discard(name)
+    def release(self, name: str) -> None:
+        """Say that a file has left work/, so that its name may be claimed anew. Any thread may call this."""
+        self._in_flight.discard(name)
         if self._held_up:
             self.look()
 
@@ -153,43 +151,56 @@ class Inbox:
         """List what is in the inbox; names only, for a stat each makes 100,000 names 13 times slower."""
         self._look = False
         self._listed = now = time.monotonic()
+        os.makedirs(self._work, exist_ok=True)
         if not self._in_flight:
-            self._remove_made_folders()
+            self._remove_empty_folders()
         self._watch.renew()
         try:
-            names = set(self._walk(""))
+            names = set(self._walk(self._inbox, self._ignored))
         except OSError:
-            self._look = True  # nothing was decided: the next call looks again, and says so again
+            self._look = True  # as soon as somebody asks again
             raise
         self._not_before = {name: due for name, due in self._not_before.items() if due > now and name in names}
         self._complained &= names
+        names = {name for name in names if not name.endswith("/")}
         self._held_up = not names.isdisjoint(self._in_flight)
         self._listing.extend(sorted(name for name in names if name not in self._in_flight and name not in self._not_before))
 
-    def _walk(self, folder: str) -> Iterator[str]:
-        path = f"{self._inbox}/{folder}"
-        try:
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    name = folder + entry.name
-                    if self._ignored.match(entry.name):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        yield from self._walk(f"{name}/")
-                    else:
+    def _walk(self, top: str, ignored: Callable[[str], object]) -> Iterator[str]:
+        """The paths of all files and, with a slash at the end, folders below `top`; a folder comes before what is in it.
+
+        Without recursion: how deep folders nest is up to those who drop.
+        """
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            if len(os.fsencode(folder)) > DEEPEST_FOLDER:
+                self._complain(folder, f"a path of more than {DEEPEST_FOLDER} bytes; what is in this folder waits")
+                continue
+            try:
+                with os.scandir(f"{top}/{folder}") as entries:
+                    for entry in entries:
+                        if entry.name in OURS or ignored(entry.name):
+                            continue
+                        name = folder + entry.name
+                        if entry.is_dir(follow_symlinks=False):
+                            name += "/"
+                            folders.append(name)
                         yield name
-        except OSError as error:
-            if not folder:
-                raise
-            if error.errno != errno.ENOENT:
-                self._complain(folder, f"cannot list this sub-folder: {error.strerror}; its files wait")
+            except OSError as error:
+                if not folder:
+                    raise
+                if error.errno != errno.ENOENT:
+                    self._complain(folder, f"cannot list this sub-folder: {error.strerror}; its files wait")
 
     def _claim(self, name: str) -> Drop | None:
         """Rename one file into work/, if nobody is writing it."""
         source, target = f"{self._inbox}/{name}", f"{self._work}/{name}"
         try:
-            received = self._admit(source)
-            if received is None:
+            status = os.lstat(source)
+            if stat.S_ISDIR(status.st_mode):
+                return None  # a folder has taken the file's place; the next sweep looks into it
+            if stat.S_ISREG(status.st_mode) and _is_being_written(source):
                 self._not_before[name] = time.monotonic() + RETRY_SECONDS
                 return None
             try:
@@ -199,39 +210,18 @@ class Inbox:
                 if not folder:
                     raise
                 os.makedirs(f"{self._work}/{folder}", exist_ok=True)
-                self._made_folders.add(folder)
                 os.rename(source, target)
         except FileNotFoundError:
             return None  # it was taken away, or renamed
         except OSError as error:
-            if error.errno not in FILE_FAULTS or not os.access(self._work, os.W_OK):
+            if not is_own_fault(error, Path(self._inbox), Path(self._work)):
                 raise
-            self._not_before[name] = time.monotonic() + IMMOVABLE_SECONDS
+            self._not_before[name] = time.monotonic() + self._settings.rescan_seconds
             self._complain(name, f"cannot be moved to work/: {error.strerror}; it stays in the inbox")
             return None
         self._in_flight.add(name)
-        self._unanswered[name] = received
-        return Drop(name, received)
-
-    def _admit(self, path: str) -> float | None:
-        """When the file was dropped (its ctime); None while somebody has it open for writing."""
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise
-        except OSError:
-            return os.lstat(path).st_ctime  # a symlink, a socket, unreadable: to be rejected with a reason
-        status = os.fstat(descriptor)
-        try:
-            if stat.S_ISREG(status.st_mode):
-                fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
-        except BlockingIOError:
-            return None
-        except OSError:
-            pass  # not our file and no CAP_LEASE, or no leases here: a file caught half-written is put back later
-        finally:
-            os.close(descriptor)
-        return status.st_ctime
+        self._unanswered[name] = status.st_ctime
+        return Drop(name, status.st_ctime)
 
     def _complain(self, name: str, text: str) -> None:
         if name not in self._complained:
@@ -239,22 +229,40 @@ class Inbox:
             self._metrics.intake_errors.labels("immovable").inc()
             log.warning("%s: %s", printable(name), text)
 
-    def _remove_made_folders(self) -> None:
-        for folder in sorted(self._made_folders, reverse=True):
-            with suppress(OSError):
-                os.removedirs(f"{self._work}/{folder}")
-        self._made_folders.clear()
-        os.makedirs(self._work, exist_ok=True)  # removedirs goes on upwards
+    def _remove_empty_folders(self) -> None:
+        folders = [name for name in self._walk(self._work, _nothing) if name.endswith("/")]
+        for folder in reversed(folders):
+            with suppress(OSError):  # somebody put a file of his own there
+                os.rmdir(f"{self._work}/{folder}")
 
     def _sweep_work(self) -> Iterator[Drop]:
         """What a crash left in work/: claimed, perhaps already answered; the work is done again."""
-        for folder, _, names in os.walk(self._work):
-            below = os.path.relpath(folder, self._work)
-            for name in names:
-                if below == "." and name == LOCK:
-                    continue
-                path = os.path.join(folder, name)  # names may not be UTF-8
-                yield Drop(name if below == "." else f"{below}/{name}", os.lstat(path).st_ctime)
+        for name in self._walk(self._work, _nothing):
+            if not name.endswith("/"):
+                yield Drop(name, os.lstat(f"{self._work}/{name}").st_ctime)
+
+
+def _nothing(_name: str) -> None:
+    """What is ignored in work/."""
+
+
+def _is_being_written(path: str) -> bool:
+    """Whether somebody has the file open for writing, where the kernel can tell."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False  # unreadable: to be rejected with a reason
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # not our file and no CAP_LEASE, or no leases here: a file caught half-written is put back later
+    finally:
+        os.close(descriptor)
+    return False
 
 
 class Watch:
@@ -274,6 +282,7 @@ class Watch:
             if self._observer and self._watched == identity and all(e.is_alive() for e in self._observer.emitters):
                 return
             self.stop()
+            os.scandir(self._folder).close()  # watchdog says nothing when it may not watch
             self._start()
             self._watched = identity
             if self._blind:
@@ -282,6 +291,7 @@ class Watch:
         except OSError as error:
             self.stop()
             if not self._blind:
+                self._metrics.intake_errors.labels("watch").inc()
                 log.warning("cannot watch %s: %s; it is looked through from time to time instead", self._folder, error)
             self._blind = True
 
@@ -306,6 +316,9 @@ class WakingEmitter(InotifyEmitter):
         super().__init__(*args, **kwargs)
         self._look, self._overflows = look, overflows
 
+    def build_and_queue_event(self, event: GroupedInotifyEvent, *, full_events: bool = False) -> None:
+        """No event objects: nobody takes them, and watchdog would walk through new folders for them, recursively."""
+
     def on_thread_start(self) -> None:
         self._inotify = WakingWatch(
             self._inotify_fd,
@@ -323,6 +336,21 @@ class WakingWatch(InotifyWatchGroup):
 
     look: Callable[[], None]
     overflows: Counter
+
+    def _add_all_callbacks(self, path: bytes) -> None:
+        """Watch a folder and those below it. Watchdog's own way down is recursive, and deep folders would end its thread."""
+        folders = [path]
+        while folders:
+            folder = folders.pop()
+            if len(folder) > len(self.path) + DEEPEST_FOLDER:
+                continue
+            self._add_callback(folder)
+            with suppress(OSError), os.scandir(folder) as entries:  # it has gone, or may not be read
+                folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:  # noqa: ARG002 -- watchdog's signature
+        """No events are made up for what a new folder holds: the sweep that its own event causes finds it."""
+        return []
 
     def on_event(self, event: InotifyEvent) -> None:
         if event.is_directory:

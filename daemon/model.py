@@ -18,6 +18,7 @@ import numpy as np
 
 from daemon.backend import keras, tf
 from daemon.config import ConfigError, Layer
+from daemon.doubt import Calibration
 
 IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
@@ -88,6 +89,20 @@ def read_model(path: Path) -> keras.Model:
     return model
 
 
+def give_logits(model: keras.Model) -> bool:
+    """Make a model that was just loaded end before its softmax.
+
+    Returns:
+        Whether it could be done: the last layer is one with a softmax activation. Otherwise the model is as it was.
+
+    """
+    last = model.layers[-1]
+    if getattr(last, "activation", None) is not keras.activations.softmax:
+        return False
+    last.activation = keras.activations.linear
+    return True
+
+
 def limit_threads(threads: int) -> None:
     """Say how many threads one TensorFlow operation may use; to be called before any model runs."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -106,7 +121,7 @@ class LiveModel:
     """A loaded model that is warm on every batch size, so that no prediction ever waits for a trace.
 
     Args:
-        path: the .h5.
+        path: the .h5; what its logits mean is in the manifest beside it.
         identity: the version and digest that results will name.
         batch_sizes: ascending; a batch is padded to the smallest that holds it.
 
@@ -120,24 +135,27 @@ class LiveModel:
         self.batch_sizes = tuple(batch_sizes)
         self._architecture = read_architecture(path)
         self._model = read_model(path)
+        self._gives_logits = give_logits(self._model)
+        self._calibration = Calibration.beside(path)
         self._in_use = threading.Lock()
         for size in self.batch_sizes:
             self._model.predict_on_batch(np.zeros((size, *IMAGE_SHAPE), np.float32))
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Give the probabilities of the ten digits.
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give the calibrated probabilities of the ten digits, and how strange each image is.
 
         Args:
             images: (n, 28, 28) uint8, ink 255 on paper 0, as `images.load_image` makes them.
 
         Returns:
-            (n, 10) float32, each row summing to 1.
+            (n, 10) float32, each row summing to 1, and (n,) float32 relative energies: 0 for the median validation digit,
+            1 for one stranger than all but 0.5 %, more for what is no digit.
 
         """
         largest = self.batch_sizes[-1]
         with self._in_use:
             parts = [self._predict_batch(images[start : start + largest]) for start in range(0, len(images), largest)]
-        return np.concatenate(parts) if parts else np.empty((0, CLASSES), np.float32)
+        return self._calibration.apply(np.concatenate(parts) if parts else np.empty((0, CLASSES), np.float32))
 
     def refill(self, path: Path, identity: ModelIdentity) -> bool:
         """Become another version of the same architecture, without the cost of tracing. Only for a model that is not live.
@@ -154,6 +172,7 @@ class LiveModel:
         with self._in_use:
             self._model.load_weights(path)
             _check_finite(self._model, path)
+            self._calibration = Calibration.beside(path)
             self.identity = identity
         return True
 
@@ -161,8 +180,8 @@ class LiveModel:
         size = next(size for size in self.batch_sizes if size >= len(images))
         batch = np.zeros((size, *IMAGE_SHAPE), np.float32)
         batch[: len(images)] = as_input(images)
-        probabilities: np.ndarray = self._model.predict_on_batch(batch)
-        return probabilities[: len(images)]
+        answers: np.ndarray = self._model.predict_on_batch(batch)[: len(images)]
+        return answers if self._gives_logits else np.log(np.maximum(answers, 1e-12))
 
 
 class ModelSlot:

@@ -18,12 +18,22 @@ from pathlib import Path
 import numpy as np
 
 from daemon.config import Settings
-from daemon.decoding import Decoded, Decoders
-from daemon.files import printable, sync_file_system
+from daemon.decoding import Decoded, Decoders, DecodersLost
+from daemon.doubt import review_reason
+from daemon.files import is_own_fault, printable, sync_file_system
 from daemon.inbox import Inbox
 from daemon.metrics import Metrics
 from daemon.model import LiveModel
-from daemon.results import Drop, Predictions, Rejection, prepare, publish_predictions, publish_rejection, retire
+from daemon.results import (
+    Drop,
+    Predictions,
+    Rejection,
+    prepare,
+    publish_predictions,
+    publish_rejection,
+    remove_orphaned_temporaries,
+    retire,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +43,7 @@ INLINE = 8  # up to so many results are written here: the hand-over to another p
 RETRY_SECONDS = 1.0  # between two tries on something that the machine refused
 SOLO_TRIES = 2  # a process that dies on an image alone may have been killed by somebody; twice is the image's doing
 GROUP = 1024  # originals that are retired with one sync
+CLOSING = ("results", "retire", "decoders")  # sources whose faults keep the intake closed; their own retries open it
 UNFINISHED = {"not_an_image", "truncated", "unreadable"}  # what a file that is still being written looks like
 
 
@@ -60,6 +71,10 @@ class Readiness:
         """Report a fault of the machine, and count it."""
         self._metrics.intake_errors.labels(errno.errorcode.get(error.errno or 0, "unknown")).inc()
         self.report(source, str(error))
+
+    def is_held(self, source: str) -> bool:
+        """Whether this source does not work."""
+        return source in self._reasons
 
     @property
     def reasons(self) -> list[str]:
@@ -103,6 +118,7 @@ class Retirement:
         self._sync_seconds = sync_seconds
         self._queue: queue.SimpleQueue[list[Answered]] = queue.SimpleQueue()
         self._group: list[Answered] = []
+        self._immovable: set[str] = set()
         self._due = float("inf")
         self.last_pass = time.monotonic()
 
@@ -132,21 +148,47 @@ class Retirement:
                 break
         group, self._group, self._due = self._group, [], float("inf")
         started = time.monotonic()
-        done = 0
+        fault: OSError | None = None
         try:
-            sync_file_system(self._folders.results)
-            if self._folders.rejected.stat().st_dev != self._folders.results.stat().st_dev:
-                sync_file_system(self._folders.rejected)
-            for answered in group:
-                retire(answered.name, answered.sha256, self._folders.work, answered.folder)
-                done += 1
-            self._readiness.report("retire", None)
+            self._sync()
         except OSError as error:
-            self._readiness.fault("retire", error)
-            self._group = group[done:]
+            fault, self._group = error, group
+        else:
+            for answered in group:
+                try:
+                    self._retire(answered)
+                except OSError as error:  # the others go on
+                    fault = error
+                    self._group.append(answered)
+        if fault:
+            self._readiness.fault("retire", fault)
+        else:
+            self._readiness.report("retire", None)
+        if self._group:
             self._due = time.monotonic() + RETRY_SECONDS
-        self._inbox.release([answered.name for answered in group[:done]])
         self._metrics.stage_seconds.labels("retire").observe(time.monotonic() - started)
+
+    def _sync(self) -> None:
+        sync_file_system(self._folders.results)
+        if self._folders.rejected.stat().st_dev != self._folders.results.stat().st_dev:
+            sync_file_system(self._folders.rejected)
+
+    def _retire(self, answered: Answered) -> None:
+        """Move one original; one that cannot be moved for its own sake is tried again without closing the intake."""
+        name, work = answered.name, self._folders.work
+        try:
+            retire(name, answered.sha256, work, answered.folder)
+        except OSError as error:
+            if not is_own_fault(error, work, answered.folder):
+                raise
+            self._group.append(answered)
+            if name not in self._immovable:
+                self._immovable.add(name)
+                self._metrics.intake_errors.labels("immovable").inc()
+                log.warning("%s is answered but cannot leave work/: %s; trying again", printable(name), error.strerror)
+        else:
+            self._inbox.release(name)
+            self._immovable.discard(name)
 
 
 class Pipeline:
@@ -175,16 +217,17 @@ class Pipeline:
     ) -> None:
         self._inbox, self._decoders, self._model, self._retirement = inbox, decoders, model, retirement
         self._folders, self._readiness, self._metrics = folders, readiness, metrics
-        self._review_below, self._grace_seconds = settings.inference.review_below, settings.inbox.grace_seconds
+        self._limits, self._grace_seconds = settings.inference, settings.inbox.grace_seconds
         self._steps = steps
         self._in_flight = 0  # images that are claimed and not published
         self._again: deque[tuple[float, Callable[[], None]]] = deque()  # (when, what) to try once more
+        self._unreadable: set[str] = set()  # names in work/ that the machine could not read
         self._paused_until = 0.0
         self.last_pass = time.monotonic()
 
     def apply(self, settings: Settings) -> None:
         """Put in force what may change while images walk; a step, so that it comes between batches."""
-        self._review_below, self._grace_seconds = settings.inference.review_below, settings.inbox.grace_seconds
+        self._limits, self._grace_seconds = settings.inference, settings.inbox.grace_seconds
         self._inbox.apply(settings.inbox)
 
     @property
@@ -197,10 +240,12 @@ class Pipeline:
         self.last_pass = now = time.monotonic()
         while self._again and self._again[0][0] <= now:
             self._again.popleft()[1]()
-        if claim and now >= self._paused_until:
+        self._renew_decoders()
+        claim = claim and now >= self._paused_until and not any(map(self._readiness.is_held, CLOSING))
+        if claim:
             self._claim()
         wait = longest
-        if claim and now >= self._paused_until and self._in_flight < CHUNKS_IN_FLIGHT * CHUNK:
+        if claim and self._in_flight < CHUNKS_IN_FLIGHT * CHUNK:
             wait = min(wait, self._inbox.due_in())
         if self._again:
             wait = min(wait, max(0.0, self._again[0][0] - now))
@@ -210,6 +255,15 @@ class Pipeline:
             return
         step()
         self._inbox.survey()
+
+    def _renew_decoders(self) -> None:
+        try:
+            self._decoders.renew()
+        except OSError as error:
+            self._readiness.fault("decoders", error)
+            self._paused_until = time.monotonic() + RETRY_SECONDS
+        else:
+            self._readiness.report("decoders", None)
 
     def _claim(self) -> None:
         try:
@@ -228,7 +282,10 @@ class Pipeline:
         def done(future: Future[Decoded]) -> None:
             self._steps.put(partial(self._decoded, drops, tries, claimed, future))
 
-        self._decoders.decode(drops, done)
+        try:
+            self._decoders.decode(drops, done)
+        except OSError as error:
+            self._try_again("decoders", error, partial(self._decode, drops, tries))
 
     def _decoded(self, drops: list[Drop], tries: int, claimed: float, future: Future[Decoded]) -> None:
         try:
@@ -247,7 +304,9 @@ class Pipeline:
             self._predict(decoded, claimed)
 
     def _decoding_failed(self, drops: list[Drop], tries: int, error: Exception) -> None:
-        if len(drops) > 1:
+        if isinstance(error, DecodersLost):
+            self._decode(drops, tries)
+        elif len(drops) > 1:
             log.info("a chunk of %d images could not be decoded (%s); each is tried alone", len(drops), error)
             for drop in drops:
                 self._decode([drop])
@@ -278,27 +337,44 @@ class Pipeline:
         """The machine failed on this file: it is tried again until it works; others go on."""
         if isinstance(fault, FileNotFoundError):
             log.warning("%s: somebody took it out of work/ before it was read", printable(drop.name))
-            self._inbox.answered([drop])
-            self._inbox.release([drop.name])
-            self._in_flight -= 1
+            self._ended([drop])
+            self._inbox.release(drop.name)
             return
-        self._metrics.intake_errors.labels(errno.errorcode.get(fault.errno or 0, "unknown")).inc()
-        log.warning("%s: %s; trying again", printable(drop.name), fault)
-        self._again.append((time.monotonic() + RETRY_SECONDS, partial(self._decode, [drop])))
+        self._unreadable.add(drop.name)
+        self._try_again("read", fault, partial(self._decode, [drop]))
+
+    def _ended(self, drops: list[Drop]) -> None:
+        """These walk no further than to be retired."""
+        self._inbox.answered(drops)
+        self._in_flight -= len(drops)
+        if self._unreadable:
+            self._unreadable.difference_update(drop.name for drop in drops)
+            if not self._unreadable:
+                self._readiness.report("read", None)
+
+    def _try_again(self, source: str, error: OSError, again: Callable[[], None]) -> None:
+        """The machine refused: it is said why, and the same is done again a little later."""
+        self._readiness.fault(source, error)
+        self._again.append((time.monotonic() + RETRY_SECONDS, again))
 
     def _predict(self, decoded: Decoded, claimed: float) -> None:
         model = self._model()
         started = time.monotonic()
-        probabilities = model.predict(decoded.pixels)
+        probabilities, energies = model.predict(decoded.pixels)
         self._metrics.stage_seconds.labels("predict").observe(time.monotonic() - started)
         self._metrics.batch_size.observe(len(decoded.drops))
         self._metrics.drift.add(decoded.pixels, probabilities)
-        confident = probabilities.max(axis=1) >= self._review_below
+        reasons = [
+            review_reason(confidence, energy, image.doubt, self._limits)
+            for confidence, energy, image in zip(
+                probabilities.max(axis=1).tolist(), energies.tolist(), decoded.images, strict=True
+            )
+        ]
         batch = Predictions(
             decoded.drops,
             decoded.images,
             probabilities,
-            [None if sure else "low_confidence" for sure in confident.tolist()],
+            reasons,
             model.identity.version,
             model.identity.sha256,
             claimed,
@@ -320,41 +396,42 @@ class Pipeline:
         def done(future: Future[None]) -> None:
             self._steps.put(partial(self._publish_done, batch, started, future))
 
-        self._decoders.publish(batch, done)
+        try:
+            self._decoders.publish(batch, done)
+        except OSError as error:
+            self._try_again("decoders", error, partial(self._publish, batch))
 
     def _publish_done(self, batch: Predictions, started: float, future: Future[None]) -> None:
-        try:
-            future.result()
-        except OSError as error:  # also Pebble's ProcessExpired: whatever killed it, the work is done again
-            self._not_published(partial(self._publish, batch), error)
-        except (TimeoutError, RuntimeError) as error:
-            self._not_published(partial(self._publish, batch), OSError(errno.EIO, f"writing results: {error}"))
-        else:
+        error = future.exception()
+        if error is None:
             self._published(batch, started)
+        elif isinstance(error, DecodersLost):
+            self._publish(batch)
+        else:  # whatever it is, the work is done again
+            fault = error if isinstance(error, OSError) else OSError(errno.EIO, f"writing results: {error!r}")
+            self._not_published(partial(self._publish, batch), fault)
 
     def _not_published(self, again: Callable[[], None], error: OSError) -> None:
-        """The machine refused a JSON: the intake pauses, the original stays in work/, the work is done again."""
-        self._readiness.fault("results", error)
-        self._paused_until = time.monotonic() + RETRY_SECONDS
+        """The machine refused a JSON: the intake is closed, the original stays in work/, the work is done again."""
 
         def retry() -> None:
             self._prepare_folders()
             again()
 
-        self._again.append((self._paused_until, retry))
+        self._try_again("results", error, retry)
 
     def _prepare_folders(self) -> None:
         try:
-            prepare(self._folders.results)
-            prepare(self._folders.rejected)
+            for folder in (self._folders.results, self._folders.rejected):
+                prepare(folder)
+                remove_orphaned_temporaries(folder)
         except OSError as error:
             self._readiness.fault("results", error)
 
     def _published(self, batch: Predictions, started: float) -> None:
         now = time.time()
         self._readiness.report("results", None)
-        self._inbox.answered(batch.drops)
-        self._in_flight -= len(batch.drops)
+        self._ended(batch.drops)
         self._retirement.put(
             [
                 Answered(drop.name, image.sha256, self._folders.processed)
@@ -381,16 +458,16 @@ class Pipeline:
             log.info("answered %d images; %d more wait", len(batch.drops), self._inbox.waiting())
 
     def _refuse(self, rejection: Rejection) -> None:
-        if rejection.reason in UNFINISHED and self._is_young(rejection.drop) and self._inbox.put_back(rejection.drop):
-            self._in_flight -= 1
-            return
         try:
+            if rejection.reason in UNFINISHED and self._is_young(rejection.drop) and self._inbox.put_back(rejection.drop):
+                self._ended([rejection.drop])
+                return
             publish_rejection(self._folders.work, self._folders.rejected, rejection, time.time())
         except OSError as error:
             self._not_published(partial(self._refuse, rejection), error)
             return
-        self._inbox.answered([rejection.drop])
-        self._in_flight -= 1
+        self._readiness.report("results", None)
+        self._ended([rejection.drop])
         self._retirement.put([Answered(rejection.drop.name, rejection.sha256, self._folders.rejected)])
         self._metrics.images.labels("rejected").inc()
         self._metrics.rejections.labels(rejection.reason).inc()

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from daemon.config import Settings
+from daemon.doubt import review_reason
 from daemon.files import printable
 from daemon.images import InvalidImage, load_image
 from daemon.registry import Registry, RegistryError
@@ -24,7 +25,8 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
 
     try:
         version = Registry(settings.folder("models")).current()
-        model = LiveModel(version.path, ModelIdentity(version.name, version.sha256), batch_sizes=[1])
+        identity = ModelIdentity(version.name, version.sha256)
+        model = LiveModel(version.path, identity, [1])
     except (RegistryError, ModelError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -33,21 +35,21 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
         drop = Drop(str(file), time.time())
         name = printable(drop.name)
         try:
-            image = load_image(file, settings.inbox.max_bytes, settings.inbox.max_pixels)
-        except (InvalidImage, OSError) as error:
+            image = load_image(file.resolve(), settings.inbox.max_bytes, settings.inbox.max_pixels)
+        except (InvalidImage, OSError, MemoryError) as error:
             rejected += 1
-            if isinstance(error, OSError):
-                print(f"{name}: {error.strerror}", file=sys.stderr)
+            if not isinstance(error, InvalidImage):
+                print(f"{name}: {getattr(error, 'strerror', None) or 'too little memory to read it'}", file=sys.stderr)
             elif as_json:
                 rejection = Rejection(drop, error.reason, error.detail, error.hint, error.sha256)
                 sys.stdout.buffer.write(to_line(rejection_json(rejection, time.time())))
             else:
                 print(f"{name}: {error.reason}: {error.detail} {error.hint}", file=sys.stderr)
             continue
-        probabilities = model.predict(image.pixels[None])
+        probabilities, energies = model.predict(image.pixels[None])
         confidence = float(probabilities.max())
-        reason = None if confidence >= settings.inference.review_below else "low_confidence"
-        facts = ImageFacts(image.sha256, image.format, image.width, image.height)
+        reason = review_reason(confidence, float(energies[0]), image.doubt, settings.inference)
+        facts = ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt)
         identity = model.identity
         batch = Predictions(
             [drop], [facts], probabilities, [reason], identity.version, identity.sha256, drop.received, time.time()

@@ -99,8 +99,9 @@ class Registry:
         path = self.folder / f"{name}.json"
         try:
             manifest = json.loads(path.read_bytes())
-            if not isinstance(manifest["sha256"], str) or not isinstance(manifest["holdout"]["accuracy"], float):
-                raise TypeError("sha256 and holdout.accuracy are not a string and a number")
+            facts = (manifest["sha256"], manifest["created_at"], manifest["parameters"])
+            if [type(fact) for fact in facts] != [str, str, int] or not manifest["holdout"]["accuracy"] <= 1.0:
+                raise TypeError("sha256, created_at, parameters and holdout are not of their types")
         except FileNotFoundError as error:
             known = ", ".join(self.names()) or "none"
             raise RegistryError(
@@ -156,15 +157,18 @@ class Registry:
                 log.error("%s", error)
                 problems.append(str(error))
                 continue
-            link = self.folder / CURRENT
-            if name != self.current_name() and (link.is_symlink() or not link.exists()):  # never over somebody's own file
-                replace_symlink(link, f"{name}.h5")
-                self.record("current", name, "there was no usable current version" if problems else "the first version")
             return version
         raise RegistryError(
             "\n".join(problems)
             or f"{self.folder}: expected at least one model version. Received: none. Run `digitd retrain`."
         )
+
+    def settle(self, version: Version) -> None:
+        """Point current.h5 at the version that `current` found, where it names none or one that cannot be used."""
+        link = self.folder / CURRENT
+        if self.current_name() != version.name and (link.is_symlink() or not link.exists()):  # not over a file of somebody's
+            replace_symlink(link, f"{version.name}.h5")
+            self.record("current", version.name, "there was no usable current version")
 
     def make_current(self, name: str, reason: str) -> None:
         """Point current.h5 at a version, and previous.h5 at the one before it."""

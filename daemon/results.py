@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,12 +45,13 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What a result says about its image: the original's digest, format, and size in pixels."""
+    """What a result says about its image: the original's digest, format, size in pixels; and what normalisation doubts."""
 
     sha256: str
     format: str
     width: int
     height: int
+    doubt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,12 @@ def publish_predictions(folder: Path, batch: Predictions) -> None:
 
 def publish_rejection(work: Path, folder: Path, rejection: Rejection, now: float) -> None:
     """Make the JSON of a rejection appear, whole, below rejected/. Doing it again changes nothing.
+
+    Args:
+        work: the folder with the original, whose identity names what has no digest.
+        folder: rejected/.
+        rejection: of a file that is still in `work`.
+        now: in seconds since the epoch.
 
     Raises:
         OSError: the machine failed.
@@ -186,14 +194,22 @@ def retire(name: str, sha256: str | None, work: Path, folder: Path) -> None:
 
 def _write_json(folder: Path, name: str, content: dict[str, Any]) -> None:
     temporary = f"{folder}/{TEMPORARY}/{os.getpid()}.json"
-    text = to_line(content)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        _write(temporary, to_line(content))
+        _move(temporary, folder, name)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)  # it holds space that the disk may not have
+        raise
+
+
+def _write(path: str, text: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         if os.write(descriptor, text) != len(text):  # a disk that fills up takes a part, and only then says so
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), temporary)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:
         os.close(descriptor)
-    _move(temporary, folder, name)
 
 
 def _move(source: str, folder: Path, name: str) -> None:
@@ -232,7 +248,14 @@ def prepare(folder: Path) -> None:
 def remove_temporaries(folder: Path) -> None:
     """Remove what a crash left half-written; only while nobody writes."""
     for left in (folder / TEMPORARY).iterdir():
-        left.unlink()
+        left.unlink(missing_ok=True)
+
+
+def remove_orphaned_temporaries(folder: Path) -> None:
+    """Remove what processes left half-written that have ended since."""
+    for left in (folder / TEMPORARY).iterdir():
+        if not os.path.exists(f"/proc/{left.stem}"):
+            left.unlink(missing_ok=True)
 
 
 def timestamp(seconds: float) -> str:
@@ -255,8 +278,12 @@ def _with_ending(name: str, tag: str, ending: str) -> str:
 
 def _identity(path: str) -> str:
     """A digest of which file this is, for one whose content was not read; a rename does not change it."""
-    status = os.lstat(path)
-    return hashlib.sha256(f"{status.st_ino} {status.st_mtime_ns}".encode()).hexdigest()
+    try:
+        status = os.lstat(path)
+        which = f"{status.st_ino} {status.st_mtime_ns}"
+    except FileNotFoundError:  # somebody took it away: there is nothing to tell it from
+        which = path
+    return hashlib.sha256(os.fsencode(which)).hexdigest()
 
 
 def _holder(path: str) -> tuple[str, str | None] | None:
@@ -266,7 +293,7 @@ def _holder(path: str) -> tuple[str, str | None] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symlink, a socket
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES):  # a symlink, a socket, somebody's own
             return FOREIGN
         raise
     try:

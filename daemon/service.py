@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 1.0
 PASS_SECONDS = 0.25  # how long a pass of the pipeline waits for something to happen
 STALLED_SECONDS = 30.0  # a thread that made no pass for so long does not move
+LOCK_TRIES, LOCK_PAUSE_SECONDS = 5, 0.1
 FINISH_SECONDS = 3.0  # after SIGTERM, for what is claimed to get its result
 # What SIGHUP puts in force while images walk; [training] is read by each training anew. All else needs a restart.
 LIVE = (
@@ -43,6 +44,7 @@ LIVE = (
     "inbox.grace_seconds",
     "inbox.ignore",
     "inference.review_below",
+    "inference.not_a_digit_above",
     "training.",
     "retrain.",
     "gate.",
@@ -105,8 +107,11 @@ class Service:
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
         began = time.monotonic()
-        for name in FOLDERS:
-            settings.folder(name).mkdir(parents=True, exist_ok=True)
+        try:
+            for name in FOLDERS:
+                settings.folder(name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"[paths] {name}: expected a folder that can be written. Received: {error}") from error
         _check_one_file_system(settings)
         lock = stack.enter_context(open_lock(settings.folder("work") / LOCK))
         folders = Folders(*(settings.folder(name) for name in ("work", "results", "processed", "rejected")))
@@ -264,16 +269,18 @@ def open_lock(path: Path) -> TextIO:
 
     """
     file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read() or "unknown"
-        file.close()
-        raise StartError(
-            f"{path.parent.parent}: expected no other daemon on this root. Received: one is running, {holder}."
-        ) from None
-    return file
+    for _ in range(LOCK_TRIES):  # `digitd status` holds it for a moment, to see whether anybody does
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_SECONDS)
+            continue
+        file.truncate(0)  # until there is an address: what it holds is the last daemon's
+        return file
+    file.seek(0)
+    holder = file.read() or "unknown"
+    file.close()
+    raise StartError(f"{path.parent.parent}: expected no other daemon on this root. Received: one is running, {holder}.")
 
 
 def _check_one_file_system(settings: Settings) -> None:

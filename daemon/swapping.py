@@ -34,6 +34,7 @@ class Swapper:
         self._refused: object = None  # what current.h5 was when it could not be used: said once, not every second
         self._adopt_foreign()
         version = registry.current()
+        registry.settle(version)
         self.slot = ModelSlot(LiveModel(version.path, _identity(version), settings.inference.batch_sizes))
         self._show(version, "the daemon started")
         self._spare_due = True

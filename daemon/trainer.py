@@ -25,12 +25,14 @@ from daemon.backend import keras, tf
 from daemon.config import Augmentation, ConfigError, Settings, TrainingSettings, load_settings
 from daemon.corrections import load_corrections
 from daemon.dataset import Split, load_base_data, split_validation
+from daemon.doubt import calibrate
 from daemon.drift import describe_reference
 from daemon.files import file_sha256, sync_folder, write_durably
 from daemon.job import STOPPED, WRONG_SETTINGS, Job
-from daemon.model import CLASSES, ModelError, as_input, build_model, read_model
+from daemon.model import CLASSES, ModelError, as_input, build_model, give_logits, read_model
 from daemon.registry import Registry, RegistryError, Version
 from daemon.results import timestamp
+from daemon.synthetic import NO_DIGIT, draw_digits, draw_no_digits
 
 FINE_EPOCHS = 12  # a champion's further steps are parted into so many epochs, for early stopping to look at
 PR_SET_PDEATHSIG = 1
@@ -90,7 +92,42 @@ def compile_model(model: keras.Sequential, settings: TrainingSettings, learning_
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
     )
-    model.compile(optimizer=optimizer(learning_rate=rate), loss=settings.loss, weighted_metrics=["accuracy"])
+    model.compile(optimizer=optimizer(learning_rate=rate), loss=digit_loss, weighted_metrics=[DigitAccuracy()])
+
+
+def digit_loss(truth: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """Categorical crossentropy; for NO_DIGIT against all ten digits being equally likely.
+
+    Args:
+        truth: (n,) or (n, 1) integers, 0 to 9 or NO_DIGIT.
+        probabilities: (n, 10).
+
+    """
+    truth = tf.reshape(tf.cast(truth, tf.int32), (-1,))
+    spread = tf.cast(truth == NO_DIGIT, tf.float32)[:, None] / CLASSES
+    return keras.losses.categorical_crossentropy(tf.one_hot(truth, CLASSES) + spread, probabilities)
+
+
+class DigitAccuracy(keras.metrics.SparseCategoricalAccuracy):
+    """The share of the digits that are read right; what is NO_DIGIT does not count."""
+
+    def __init__(self) -> None:
+        super().__init__(name="accuracy")
+
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+        """Count a batch of (n,) digits and (n, 10) probabilities, with (n,) weights or none."""
+        counts = tf.cast(y_true != NO_DIGIT, tf.float32)
+        super().update_state(y_true, y_pred, counts if sample_weight is None else counts * sample_weight)
+
+
+def with_synthetic(data: Split, settings: TrainingSettings) -> Split:
+    """Add drawn digits, and drawn things labelled NO_DIGIT."""
+    digits, labels = draw_digits(settings.synthetic_digits, settings.seed)
+    others = draw_no_digits(settings.synthetic_no_digits, settings.seed)
+    return Split(
+        np.concatenate([data.x, digits, others]),
+        np.concatenate([data.y, labels, np.full(len(others), NO_DIGIT, data.y.dtype)]),
+    )
 
 
 def training_batches(
@@ -134,7 +171,7 @@ def validation_data(base: Split, corrections: Split) -> tuple[np.ndarray, np.nda
 
 
 def augment(images: tf.Tensor, limits: Augmentation) -> tf.Tensor:
-    """Turn, zoom, shear and shift each image at random, with bilinear interpolation.
+    """Thicken or thin, coarsen, and warp each image at random: turn, zoom, shear, shift, tilt and wobble.
 
     Args:
         images: (n, 28, 28) uint8.
@@ -144,28 +181,72 @@ def augment(images: tf.Tensor, limits: Augmentation) -> tf.Tensor:
         (n, 28, 28, 1) float32 in 0..1.
 
     """
-    n = tf.shape(images)[0]
+    x = tf.cast(images, tf.float32)[..., None] / 255.0
+    x = _coarsen(_change_thickness(x, limits.thickness), limits.coarse_share)
+    return _warp(x, limits)
+
+
+def _change_thickness(x: tf.Tensor, limit: float) -> tf.Tensor:
+    """Mix each image with its grey dilation or erosion by one pixel."""
+    amount = tf.random.uniform((tf.shape(x)[0], 1, 1, 1), -limit, limit)
+    thicker = tf.nn.max_pool2d(x, 3, 1, "SAME")
+    thinner = -tf.nn.max_pool2d(-x, 3, 1, "SAME")
+    # Thin strokes are not thinned away: the less there is to erode, the less is eroded.
+    bold = tf.clip_by_value(
+        4 * tf.reduce_mean(thinner, (1, 2, 3), keepdims=True) / tf.reduce_mean(x + 1e-6, (1, 2, 3), keepdims=True), 0, 1
+    )
+    return x + tf.nn.relu(amount) * (thicker - x) - tf.nn.relu(-amount) * bold * (x - thinner)
+
+
+def _coarsen(x: tf.Tensor, share: float) -> tf.Tensor:
+    """Reduce some of the images to 8 to 16 pixels and enlarge them again."""
+    side = tf.random.uniform((), 8, 17, tf.int32)
+    coarse = tf.image.resize(tf.image.resize(x, (side, side), "area"), (28, 28), "bicubic")
+    chosen = tf.random.uniform((tf.shape(x)[0], 1, 1, 1)) < share
+    return tf.where(chosen, tf.clip_by_value(coarse, 0.0, 1.0), x)
+
+
+def _warp(x: tf.Tensor, limits: Augmentation) -> tf.Tensor:
+    """Look each pixel up, with bilinear interpolation, where a random projective and elastic map says."""
+    n = tf.shape(x)[0]
 
     def either_way(limit: float) -> tf.Tensor:
-        return tf.random.uniform((n,), -limit, limit)
+        return tf.random.uniform((n, 1, 1), -limit, limit)
 
     angle = either_way(limits.rotation_degrees * np.pi / 180)
     zoom, shear = 1 + either_way(limits.zoom), either_way(limits.shear)
-    # From output to input coordinates: rotation @ shear * zoom, about the centre of the image.
-    a0, a1 = zoom * tf.cos(angle), zoom * (shear * tf.cos(angle) - tf.sin(angle))
-    b0, b1 = zoom * tf.sin(angle), zoom * (shear * tf.sin(angle) + tf.cos(angle))
     centre = (28 - 1) / 2
-    a2 = centre - (a0 + a1) * centre + either_way(limits.shift_pixels)
-    b2 = centre - (b0 + b1) * centre + either_way(limits.shift_pixels)
-    nothing = tf.zeros_like(angle)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32)[..., None] / 255.0,
-        transforms=tf.stack([a0, a1, a2, b0, b1, b2, nothing, nothing], axis=1),
-        output_shape=(28, 28),
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
+    row, column = tf.meshgrid(tf.range(28.0) - centre, tf.range(28.0) - centre, indexing="ij")
+    depth = zoom / (1 + (either_way(limits.perspective) * row + either_way(limits.perspective) * column) / 28)
+    # From output to input coordinates: rotation @ shear * zoom, about the centre of the image.
+    across = depth * (tf.cos(angle) * column + (shear * tf.cos(angle) - tf.sin(angle)) * row)
+    down = depth * (tf.sin(angle) * column + (shear * tf.sin(angle) + tf.cos(angle)) * row)
+    wobble = tf.image.resize(
+        tf.random.uniform((n, 5, 5, 2), -limits.elastic_pixels, limits.elastic_pixels), (28, 28), "bicubic"
     )
+    down = down + wobble[..., 0] + centre + either_way(limits.shift_pixels)
+    across = across + wobble[..., 1] + centre + either_way(limits.shift_pixels)
+
+    padded = tf.reshape(tf.pad(x[..., 0], ((0, 0), (1, 2), (1, 2))), (n, -1))  # what lies outside is paper
+    down, across = tf.clip_by_value(down + 1, 0.0, 29.0), tf.clip_by_value(across + 1, 0.0, 29.0)
+    top, left = tf.floor(down), tf.floor(across)
+    below, beside = down - top, across - left
+    corner = tf.reshape(tf.cast(top * 31 + left, tf.int32), (n, -1))
+
+    def pixels(offset: int) -> tf.Tensor:
+        return tf.reshape(tf.gather(padded, corner + offset, batch_dims=1), (n, 28, 28))
+
+    upper = pixels(0) * (1 - beside) + pixels(1) * beside
+    lower = pixels(31) * (1 - beside) + pixels(32) * beside
+    return (upper * (1 - below) + lower * below)[..., None]
+
+
+def saved_logits(path: Path, data: Split) -> np.ndarray:
+    """Load what was saved, and give its logits (n, 10) as a live model has them."""
+    model = read_model(path)
+    gives = give_logits(model)
+    answers: np.ndarray = model.predict(as_input(data.x), batch_size=256, verbose=0)
+    return answers if gives else np.log(np.maximum(answers, 1e-12))
 
 
 def evaluate(model: keras.Model, data: Split) -> Evaluation:
@@ -245,9 +326,10 @@ def train(job: Job, settings: Settings) -> Path:
 
     base = load_base_data(chosen.dataset, settings.root, settings.inbox)
     corrections = load_corrections(settings.folder("corrections"), settings.inbox)
-    training, validation = split_validation(base.train, chosen.validation_share, chosen.seed)
+    training, validation = split_validation(base.train, chosen.validation_share)
+    learned = with_synthetic(training, chosen)
     champion = registry.version(job.champion) if job.champion else None
-    course = choose_course(settings, champion, len(training) + len(corrections.train))
+    course = choose_course(settings, champion, len(learned) + len(corrections.train))
     model = course.model
     compile_model(model, chosen, course.learning_rate, course.epochs * course.steps)
     stopped = stop_on_sigterm(model)
@@ -260,7 +342,7 @@ def train(job: Job, settings: Settings) -> Path:
     )
     history = model.fit(
         training_batches(
-            training,
+            learned,
             corrections.train,
             chosen.batch_size,
             settings.retrain.corrections_share,
@@ -302,6 +384,8 @@ def train(job: Job, settings: Settings) -> Path:
         )
     stopped.check()
     path = save_durably(model, registry.folder / f"{job.version}.h5")
+    logits = saved_logits(path, validation)
+    calibration = calibrate(logits, validation.y)
     manifest = {
         "schema": 1,
         "version": job.version,
@@ -312,6 +396,7 @@ def train(job: Job, settings: Settings) -> Path:
         "tensorflow": tf.__version__,
         "parameters": model.count_params(),
         "layers": [layer.model_dump() for layer in chosen.layers],
+        "calibration": calibration.as_dict(),
         "training": {
             **chosen.model_dump(exclude={"layers"}),
             "dataset_sha256": base.sha256,
@@ -329,7 +414,7 @@ def train(job: Job, settings: Settings) -> Path:
             "accuracy": round(holdout.accuracy, 6),
             "recall": [round(value, 6) for value in holdout.recall],
         },
-        "reference": describe_reference(validation.x, model.predict(as_input(validation.x), batch_size=256, verbose=0)),
+        "reference": describe_reference(validation.x, calibration.apply(logits)[0]),
         "corrections": {
             "training": len(corrections.train),
             "validation": len(corrections.validation),

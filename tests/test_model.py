@@ -80,17 +80,18 @@ def test_images_become_the_networks_input() -> None:
 
 def test_the_shipped_model_reads_digits(live: LiveModel, digits: Digits) -> None:
     """At least 99 of 100 test images are read right."""
-    answers = live.predict(digits.images[:1000]).argmax(axis=1)
+    answers = live.predict(digits.images[:1000])[0].argmax(axis=1)
     assert np.mean(answers == digits.labels[:1000]) >= 0.99
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 8, 9, 31, 32, 33, 100])
 def test_any_number_of_images_is_predicted(live: LiveModel, digits: Digits, count: int) -> None:
     """Padding and parting leave each image its own ten probabilities."""
-    probabilities = live.predict(digits.images[:count])
+    probabilities, energies = live.predict(digits.images[:count])
     assert ((count, 10), np.float32) == (probabilities.shape, probabilities.dtype)
+    assert ((count,), np.float32) == (energies.shape, energies.dtype)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-    alone = [live.predict(digits.images[number : number + 1])[0] for number in range(count)]
+    alone = [live.predict(digits.images[number : number + 1])[0][0] for number in range(count)]
     np.testing.assert_allclose(probabilities, np.array(alone).reshape(count, 10), atol=1e-5)
 
 

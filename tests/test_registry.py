@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_an_unknown_version_is_refused(registry: Registry) -> None:
 def test_a_version_without_its_h5_is_refused(registry: Registry) -> None:
     """A manifest alone is no version."""
     (registry.folder / "v0001.h5").unlink()
-    with pytest.raises(RegistryError, match=r"v0001\.h5: expected a model version"):
+    with pytest.raises(RegistryError, match=r"v0001\.h5: expected the file that v0001\.json describes"):
         registry.version("v0001")
 
 
@@ -97,25 +98,44 @@ def test_a_damaged_manifest_is_refused(registry: Registry, content: str) -> None
         registry.version("v0001")
 
 
-def test_without_a_choice_the_newest_is_current(registry: Registry) -> None:
-    """The choice is then written down as a relative link."""
+def test_without_a_choice_the_oldest_is_current(registry: Registry) -> None:
+    """What was never live, such as a candidate whose gate a power cut prevented, does not become live by itself."""
     add(registry, "v0002")
-    assert registry.current().name == "v0002"
-    assert Path("v0002.h5") == (registry.folder / "current.h5").readlink()
+    assert registry.current().name == "v0001"
+    registry.settle(registry.current())
+    assert Path("v0001.h5") == (registry.folder / "current.h5").readlink()
 
 
 def test_the_chosen_version_is_current(registry: Registry) -> None:
-    """A newer version changes nothing until it is chosen."""
-    registry.make_current("v0001")
+    """A newer version changes nothing until it is chosen; the ledger then has both choices with their reasons."""
+    registry.make_current("v0001", "one")
     add(registry, "v0002")
     assert registry.current().name == "v0001"
-    registry.make_current("v0002")
+    registry.make_current("v0002", "two")
     assert registry.current().name == "v0002"
+    assert [(line["version"], line["reason"]) for line in registry.ledger()] == [("v0001", "one"), ("v0002", "two")]
+
+
+def test_going_back_twice_is_where_one_was(registry: Registry) -> None:
+    """A rollback makes the previous version current, and the current one previous."""
+    add(registry, "v0002")
+    registry.make_current("v0001", "test")
+    registry.make_current("v0002", "test")
+    assert registry.roll_back() == "v0001"
+    assert registry.previous_name() == "v0002"
+    assert registry.roll_back() == "v0002"
+
+
+def test_a_file_of_somebodys_own_in_the_place_of_current_is_not_replaced(registry: Registry) -> None:
+    """What a person copied over current.h5 stays, until it was looked at."""
+    (registry.folder / "current.h5").write_bytes(b"somebody's own model")
+    registry.settle(registry.current())
+    assert (registry.folder / "current.h5").read_bytes() == b"somebody's own model"
 
 
 def test_a_registry_can_be_moved(registry: Registry, tmp_path: Path) -> None:
     """The links are relative, so that a copy of the folder works."""
-    registry.make_current("v0001")
+    registry.make_current("v0001", "test")
     shutil.move(registry.folder, tmp_path / "elsewhere")
     assert tmp_path / "elsewhere" / "v0001.h5" == Registry(tmp_path / "elsewhere").current().path
 
@@ -126,11 +146,30 @@ def test_an_empty_registry_has_no_current_version(tmp_path: Path) -> None:
         Registry(tmp_path).current()
 
 
-def test_a_choice_that_is_gone_is_refused(registry: Registry) -> None:
-    """A dangling current.h5 is no reason to take another version silently."""
-    registry.make_current("v0005")
-    with pytest.raises(RegistryError, match="v0005"):
+def test_a_choice_that_cannot_be_used_falls_back(registry: Registry) -> None:
+    """Damaged or gone, the current version gives way to the previous, so that a daemon comes up with one that loads."""
+    add(registry, "v0002")
+    registry.make_current("v0001", "test")
+    registry.make_current("v0002", "test")
+    (registry.folder / "v0002.h5").write_bytes(b"damaged")
+    assert registry.current().name == "v0001"
+    (registry.folder / "v0001.h5").unlink()
+    with pytest.raises(RegistryError, match=r"(?s)v0002.*v0001"):
         registry.current()
+
+
+def test_the_ledger_tells_what_was_live_when(registry: Registry) -> None:
+    """The last version that a daemon began to answer with before the moment; a torn line at the end is passed over."""
+    registry.record("live", "v0001", "the daemon started")
+    between = time.time()
+    registry.record("live", "v0002", "swapped")
+    with (registry.folder / "ledger.jsonl").open("a") as file:
+        file.write('{"event": "live", "vers')
+    registry.record("current", "v0003", "after the power cut")
+    assert registry.live_at(between) == "v0001"
+    assert registry.live_at(time.time()) == "v0002"
+    assert registry.live_at(0.0) is None
+    assert [line["version"] for line in registry.ledger()] == ["v0001", "v0002", "v0003"]
 
 
 def test_the_shipped_manifest_is_complete() -> None:

@@ -1,0 +1,178 @@
+"""How well images are read, how honest the confidence is, and what is held back: `python -m benchmarks.accuracy`.
+
+Prints, for each set of the development set: accuracy (a refused digit counts as wrong), CPU microseconds an image from its
+bytes to its 28x28 pixels, the expected calibration error (15 bins), the error among the 95 % and the 99 % of answers with
+the most confidence, and how many digits go to review. For what is no digit: how much is rejected or goes to review.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import devset
+from daemon.config import Settings, load_settings
+from daemon.doubt import review_reason
+from daemon.images import InvalidImage, load_content
+from daemon.model import LiveModel, ModelIdentity
+
+WORST = 120  # images on the contact sheet
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the daemon makes of a set; every array is (n,).
+
+    Attributes:
+        truth: the digit, -1 where there is none.
+        answer: the digit read, -1 where the image was rejected.
+        confidence: 0 where the image was rejected.
+        held: rejected, or sent to review.
+        microseconds: of CPU an image, decoding and normalisation.
+
+    """
+
+    truth: np.ndarray
+    answer: np.ndarray
+    confidence: np.ndarray
+    energy: np.ndarray
+    doubt: list[str | None]
+    held: np.ndarray
+    pixels: np.ndarray
+    cases: list[devset.Case]
+    microseconds: float
+
+
+def read(cases: Iterable[devset.Case], model: LiveModel, settings: Settings) -> Answers:
+    """Decode, normalise, predict and decide as the daemon does."""
+    cases = list(cases)
+    pixels = np.zeros((len(cases), 28, 28), np.uint8)
+    doubts: list[str | None] = []
+    rejected = np.zeros(len(cases), bool)
+    started = time.process_time()
+    for index, case in enumerate(cases):
+        try:
+            image = load_content(case.data, settings.inbox.max_pixels)
+        except InvalidImage as error:
+            rejected[index] = True
+            doubts.append(error.reason)
+        else:
+            pixels[index] = image.pixels
+            doubts.append(image.doubt)
+    microseconds = (time.process_time() - started) / max(1, len(cases)) * 1e6
+    probabilities, energies = model.predict(pixels)
+    confidence = np.where(rejected, 0, probabilities.max(axis=1))
+    held = [
+        review_reason(float(c), float(e), d, settings.inference) is not None
+        for c, e, d in zip(confidence, energies, doubts, strict=True)
+    ]
+    truth = np.array([-1 if case.digit is None else case.digit for case in cases])
+    answer = np.where(rejected, -1, probabilities.argmax(axis=1))
+    return Answers(truth, answer, confidence, energies, doubts, np.array(held), pixels, cases, microseconds)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """The expected calibration error over 15 bins of equal width, 0 to 1 (Guo et al. 2017)."""
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    gaps = [abs(confidence[bins == b].sum() - right[bins == b].sum()) for b in np.unique(bins)]
+    return float(sum(gaps) / len(confidence))
+
+
+def error_at(coverage: float, confidence: np.ndarray, right: np.ndarray) -> float:
+    """The share of wrong answers among those with the most confidence."""
+    kept = np.argsort(-confidence, kind="stable")[: round(coverage * len(confidence))]
+    return 1 - float(right[kept].mean())
+
+
+def contact_sheet(answers: list[Answers], path: Path) -> None:
+    """Draw the wrong answers and accepted non-digits that were given with the most confidence, beside what the model saw."""
+    worst = [
+        (float(a.confidence[i]), a, i)
+        for a in answers
+        for i in range(len(a.truth))
+        if (a.answer[i] != a.truth[i] if a.truth[i] >= 0 else not a.held[i])
+    ]
+    worst.sort(key=lambda item: -item[0])
+    sheet = Image.new("RGB", (12 * 130, -(-min(len(worst), WORST) // 12) * 66), "white")
+    for place, (_, a, i) in enumerate(worst[:WORST]):
+        picture = devset.shown(a.cases[i].data)
+        picture.thumbnail((62, 62))
+        x, y = place % 12 * 130, place // 12 * 66
+        sheet.paste(picture, (x, y))
+        sheet.paste(Image.fromarray(a.pixels[i]).resize((62, 62), Image.Resampling.NEAREST), (x + 64, y))
+    sheet.save(path)
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-c", "--config", type=Path, default=Path("config.toml"))
+    parser.add_argument("--model", type=Path, default=Path("models/current.h5"), help="with its manifest .json beside it")
+    parser.add_argument("--limit", type=int, default=None, help="images a set, at most")
+    parser.add_argument("--kinds", action="store_true", help="also print each set's kinds that were read worst")
+    parser.add_argument("--sheet", type=Path, help="write a contact sheet of the worst answers, a PNG")
+    chosen = parser.parse_args()
+    settings = load_settings(chosen.config)
+    path = chosen.model.resolve() if chosen.model.exists() else Path("models/v0001.h5")
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    identity = ModelIdentity(manifest["version"], manifest["sha256"])
+    model = LiveModel(path, identity, settings.inference.batch_sizes)
+    mnist = devset.Mnist()
+    if packages := devset.missing():
+        print(f"not installed: apt-get install {' '.join(packages)}")
+
+    everything = []
+    print(
+        f"{'set':<12} {'images':>6} {'accuracy':>9} {'us/image':>8} {'ECE':>6} {'err@95':>7} {'err@99':>7} {'review':>7}  %"
+    )
+    for name, make in devset.DIGITS.items():
+        a = read(islice(make(mnist), chosen.limit), model, settings)
+        if not a.cases:
+            continue
+        right = a.answer == a.truth
+        print(
+            f"{name:<12} {len(right):>6} {100 * right.mean():>9.2f} {a.microseconds:>8.0f} "
+            f"{100 * calibration_error(a.confidence, right):>6.2f} {100 * error_at(0.95, a.confidence, right):>7.2f} "
+            f"{100 * error_at(0.99, a.confidence, right):>7.2f} {100 * a.held.mean():>7.2f}",
+            flush=True,
+        )
+        if chosen.kinds:
+            print_kinds(a, right)
+        everything.append(a)
+    print(f"\n{'no digit':<12} {'images':>6} {'held back':>9} {'rejected':>8} {'by doubt':>8}  %")
+    for name, make in devset.NO_DIGITS.items():
+        a = read(islice(make(mnist), chosen.limit), model, settings)
+        if not a.cases:
+            continue
+        doubted = np.array([doubt is not None for doubt in a.doubt])
+        print(
+            f"{name:<12} {len(a.held):>6} {100 * a.held.mean():>9.2f} {100 * (a.answer < 0).mean():>8.2f} "
+            f"{100 * (doubted & (a.answer >= 0)).mean():>8.2f}",
+            flush=True,
+        )
+        if chosen.kinds:
+            print_kinds(a, a.held)
+        everything.append(a)
+    if chosen.sheet:
+        contact_sheet(everything, chosen.sheet)
+    return 0
+
+
+def print_kinds(answers: Answers, good: np.ndarray) -> None:
+    """Print the kinds of a set of which the smallest share is good."""
+    kinds = np.array([case.kind for case in answers.cases])
+    shares = sorted((float(good[kinds == kind].mean()), kind) for kind in np.unique(kinds))
+    print("    " + ", ".join(f"{kind} {100 * share:.0f}" for share, kind in shares[:8] if share < 1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,391 @@
+"""`make bench`: the real daemon, driven from outside, against its limits and the tutorial script.
+
+Everything is measured in turn within one run, because machines are noisy: trust the ratios, and CPU more than wall time.
+Prints a table, and writes it as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+REPOSITORY = Path(__file__).parent.parent
+TICK = os.sysconf("SC_CLK_TCK")
+PAUSE = 0.05  # seconds between two single drops
+
+
+def main() -> int:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, nargs="+", default=[1_000, 10_000], help="burst sizes (default: 1000 10000)")
+    parser.add_argument("--scans", type=int, nargs="+", default=[1_000], help="burst sizes of 600x800 JPEGs (default: 1000)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turn (default: 3)")
+    parser.add_argument("--drops", type=int, default=300, help="single drops for the latency (default: 300)")
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where to write the figures")
+    parser.add_argument("--limits", type=Path, help=argparse.SUPPRESS)  # a child that measures what one process could do
+    parser.add_argument("--peer", type=Path, nargs=2, help=argparse.SUPPRESS)  # a child that is the tutorial script
+    options = parser.parse_args()
+    if options.limits:
+        print(json.dumps(measure_limits(options.limits)))
+        return 0
+    if options.peer:
+        tutorial_script(*options.peer)
+        return 0
+    with fresh_file_system() as folder:
+        print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+        print(f"load before: {os.getloadavg()[0]:.1f}; files on {'a fresh ext4' if folder.is_mount() else folder}\n")
+        figures = measure(folder, options)
+    print_table(figures)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """All figures: by name, one dictionary a round."""
+    figures: dict[str, list[dict[str, float]]] = {}
+    images = Images()
+    (folder / "files").mkdir()
+    for number in range(1_000):
+        (folder / "files" / f"{number}.png").write_bytes(images.png(number))
+    for round_ in range(options.rounds):
+        with Daemon(folder / f"root{round_}") as daemon:
+            note(figures, "start", {"seconds": daemon.started, "memory_mb": daemon.memory() / 2**20})
+            for count in options.files:
+                note(figures, f"burst of {count} PNGs", daemon.burst(images.png, count))
+            for count in options.scans:
+                note(figures, f"burst of {count} scans", daemon.burst(images.scan, count))
+            note(figures, "single drops", daemon.latencies(images, options.drops))
+        limits = subprocess.run(
+            [sys.executable, "-m", "benchmarks.speed", "--limits", folder / "files"],
+            capture_output=True,
+            check=True,
+            cwd=REPOSITORY,
+        )
+        for name, values in json.loads(limits.stdout).items():
+            note(figures, name, values)
+        note(figures, "tutorial script", measure_peer(folder / f"peer{round_}", images, 100))
+    return figures
+
+
+def note(figures: dict[str, list[dict[str, float]]], name: str, values: dict[str, float]) -> None:
+    """Keep a measurement, and say that it was made."""
+    figures.setdefault(name, []).append(values)
+    print(f"  {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()), flush=True)
+
+
+def print_table(figures: dict[str, list[dict[str, float]]]) -> None:
+    """Medians, with the least and the most."""
+    print(f"\n{'':<28} {'median':>12} {'least':>12} {'most':>12}")
+    for name, rounds in figures.items():
+        for key in rounds[0]:
+            values = [values[key] for values in rounds]
+            print(f"{f'{name}: {key}':<48} {statistics.median(values):>10.4g} {min(values):>10.4g} {max(values):>10.4g}")
+
+
+class Images:
+    """MNIST's images as files: as they are, or as dark ink on a scanned page."""
+
+    def __init__(self, part: str = "x_test") -> None:
+        with np.load(REPOSITORY / "datasets" / "mnist.npz") as arrays:
+            self._pixels, self._digits = arrays[part], arrays[part.replace("x", "y")]
+        self._scans: list[bytes] = []
+
+    def png(self, number: int) -> bytes:
+        """A 28 x 28 PNG."""
+        buffer = io.BytesIO()
+        Image.fromarray(self._pixels[number % len(self._pixels)]).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def label(self, number: int) -> int:
+        """The digit that it shows."""
+        return int(self._digits[number])
+
+    def scan(self, number: int) -> bytes:
+        """A 600 x 800 JPEG; 200 different ones."""
+        while len(self._scans) <= number % 200:
+            random = np.random.default_rng(len(self._scans))
+            digit = Image.fromarray(255 - self._pixels[len(self._scans)]).resize((360, 360), Image.Resampling.BICUBIC)
+            page = Image.new("L", (600, 800), 255)
+            page.paste(digit, (int(random.integers(0, 240)), int(random.integers(0, 440))))
+            buffer = io.BytesIO()
+            page.save(buffer, "JPEG", quality=85)
+            self._scans.append(buffer.getvalue())
+        return self._scans[number % 200]
+
+
+class Daemon:
+    """`digitd run` on a fresh root."""
+
+    def __init__(self, root: Path, **overrides: object) -> None:
+        self.root = root
+        self._environment = os.environ | {"DIGITD_HTTP__PORT": "0"}
+        self._environment |= {f"DIGITD_{key}": str(value) for key, value in overrides.items()}
+        subprocess.run([sys.executable, "-m", "daemon", "init", root], check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
+        self._count = 0
+
+    def __enter__(self) -> Daemon:
+        began = time.monotonic()
+        command = [sys.executable, "-m", "daemon", "run", "-c", self.root / "config.toml"]
+        with (self.root / "log").open("wb") as log:
+            self._process = subprocess.Popen(command, stderr=log, env=self._environment, cwd=REPOSITORY)
+        while not self._is_ready():
+            if self._process.poll() is not None:
+                raise SystemExit((self.root / "log").read_text())
+            time.sleep(0.01)
+        self.started = time.monotonic() - began
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
+    def burst(self, make: Callable[[int], bytes], count: int) -> dict[str, float]:
+        """Rename `count` files into the inbox at once; until the last result exists."""
+        self._count += 1
+        prefix = f"b{self._count}-"
+        staged = self.root / "staged"
+        staged.mkdir()
+        for number in range(count):
+            (staged / f"{prefix}{number}.img").write_bytes(make(number))
+        os.sync()
+        before = self._results()
+        peak = Peak(self)
+        cpu, began = self.cpu_seconds(), time.monotonic()
+        for entry in os.scandir(staged):
+            os.rename(entry.path, f"{self.root}/inbox/{entry.name}")
+        while self._results() < before + count:
+            time.sleep(max(0.01, 0.02 * (time.monotonic() - began)))
+        seconds = time.monotonic() - began
+        cpu = self.cpu_seconds() - cpu
+        shutil.rmtree(staged)
+        return {
+            "files/s": count / seconds,
+            "us a file": 1e6 * seconds / count,
+            "us of CPU a file": 1e6 * cpu / count,
+            "peak MB": peak.stop() / 2**20,
+        }
+
+    def latencies(self, images: Images, count: int) -> dict[str, float]:
+        """Single drops at idle, one each PAUSE: from the rename to the visible result."""
+        waits = []
+        for number in range(count):
+            name = f"single{number}.png"
+            (self.root / "one").write_bytes(images.png(number))
+            result = f"{self.root}/results/{name}.json"
+            time.sleep(PAUSE)
+            began = time.perf_counter()
+            os.rename(self.root / "one", f"{self.root}/inbox/{name}")
+            while not os.path.exists(result):
+                time.sleep(0.0001)
+            waits.append(1e3 * (time.perf_counter() - began))
+        return {f"p{share} ms": float(np.percentile(waits, share)) for share in (50, 95, 99)}
+
+    def pids(self) -> list[int]:
+        """The daemon and all that it started."""
+        found = [self._process.pid]
+        for pid in found:
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                with contextlib.suppress(OSError):
+                    found += [int(child) for child in task.read_text().split()]
+        return found
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all processes; of ended children too."""
+        total = 0.0
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+                total += sum(int(field) for field in fields[11:15])
+        return total / TICK
+
+    def memory(self) -> float:
+        """Bytes of all processes together; what they share is counted once."""
+        total = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError, StopIteration):
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                total += 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+        return total
+
+    def resident(self) -> int:
+        """Bytes of the main process alone that are in memory."""
+        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def _results(self) -> int:
+        return sum(1 for _ in os.scandir(self.root / "results"))
+
+    def _is_ready(self) -> bool:
+        try:
+            address = json.loads((self.root / "work" / ".lock").read_text())["address"]
+            with urllib.request.urlopen(f"http://{address}/readyz", timeout=5) as response:
+                return bool(response.status == 200)
+        except (OSError, ValueError, KeyError):
+            return False
+
+
+class Peak(threading.Thread):
+    """The most memory that the daemon's processes had at once."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__(daemon=True)
+        self._of, self._most, self._ended = daemon, 0.0, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Look twice a second."""
+        while not self._ended.wait(0.5):
+            self._most = max(self._most, self._of.memory())
+
+    def stop(self) -> float:
+        """Bytes."""
+        self._ended.set()
+        self.join()
+        return max(self._most, self._of.memory())
+
+
+def measure_limits(files: Path) -> dict[str, dict[str, float]]:
+    """In one process on one core: the same decoding and model without files, and the same renames without a model."""
+    from daemon.images import decode
+    from daemon.model import LiveModel, ModelIdentity, limit_threads
+
+    limit_threads(1)
+    began = time.process_time()
+    model = LiveModel(REPOSITORY / "models" / "v0001.h5", ModelIdentity("v0001", ""), [1, 256])
+    loaded = time.process_time() - began
+    contents = [path.read_bytes() for path in files.iterdir()][:768]
+    began = time.process_time()
+    pixels = np.stack([decode(content, 10**8)[0] for content in contents])
+    decoded = time.process_time() - began
+    began = time.process_time()
+    model.predict(pixels)
+    predicted = time.process_time() - began
+    singles = []
+    for number in range(100):
+        time.sleep(PAUSE)
+        at = time.perf_counter()
+        model.predict(pixels[number : number + 1])
+        singles.append(1e3 * (time.perf_counter() - at))
+    with tempfile.TemporaryDirectory(dir=files.parent) as folder:
+        for name in ("inbox", "work", "results", "processed"):
+            (Path(folder) / name).mkdir()
+        for number in range(1_000):
+            (Path(folder) / "inbox" / str(number)).touch()
+        began = time.process_time()
+        for number in range(1_000):
+            os.rename(f"{folder}/inbox/{number}", f"{folder}/work/{number}")
+            descriptor = os.open(f"{folder}/results/.tmp", os.O_WRONLY | os.O_CREAT)
+            os.write(descriptor, bytes(600))
+            os.close(descriptor)
+            os.rename(f"{folder}/results/.tmp", f"{folder}/results/{number}")
+            os.rename(f"{folder}/work/{number}", f"{folder}/processed/{number}")
+        moved = time.process_time() - began
+    count = len(contents)
+    return {
+        "limit, one core": {
+            "us decoding": 1e6 * decoded / count,
+            "us predicting": 1e6 * predicted / count,
+            "us of files": 1e6 * moved / 1_000,
+            "us in all": 1e6 * ((decoded + predicted) / count + moved / 1_000),
+        },
+        "one bare prediction": {"p50 ms": float(np.percentile(singles, 50)), "p99 ms": float(np.percentile(singles, 99))},
+        "load_model and warm-up": {"CPU seconds": loaded},
+    }
+
+
+def measure_peer(root: Path, images: Images, count: int) -> dict[str, float]:
+    """The tutorial script on `count` files."""
+    (root / "inbox").mkdir(parents=True)
+    (root / "staged").mkdir()
+    (root / "results").mkdir()
+    for number in range(count):
+        (root / "staged" / f"{number}.png").write_bytes(images.png(number))
+    command = [sys.executable, "-m", "benchmarks.speed", "--peer", root / "inbox", root / "results"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=REPOSITORY)
+    try:
+        while not (root / "results" / "ready").exists():
+            time.sleep(0.05)
+        before, began = _cpu(process.pid), time.monotonic()
+        for path in list((root / "staged").iterdir()):
+            path.rename(root / "inbox" / path.name)
+        while len(os.listdir(root / "results")) < count + 1:
+            time.sleep(0.02)
+        seconds = time.monotonic() - began
+        return {"files/s": count / seconds, "us of CPU a file": 1e6 * (_cpu(process.pid) - before) / count}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def tutorial_script(inbox: Path, results: Path) -> None:
+    """What a tutorial would write: a watchdog handler that predicts each new file and dumps a JSON."""
+    import keras
+    from watchdog.events import FileSystemEvent, FileSystemEventHandler
+    from watchdog.observers import Observer
+
+    model = keras.models.load_model(REPOSITORY / "models" / "v0001.h5", compile=False)
+
+    class Handler(FileSystemEventHandler):
+        def on_created(self, event: FileSystemEvent) -> None:
+            path = Path(os.fsdecode(event.src_path))
+            image = np.asarray(Image.open(path).convert("L").resize((28, 28)), np.float32)[None, ..., None] / 255
+            probabilities = model.predict(image, verbose=0)[0]
+            with (results / f"{path.name}.json").open("w") as file:
+                json.dump({"digit": int(probabilities.argmax()), "confidence": float(probabilities.max())}, file)
+
+    observer = Observer()
+    observer.schedule(Handler(), str(inbox))
+    observer.start()
+    (results / "ready").touch()
+    observer.join()
+
+
+@contextlib.contextmanager
+def fresh_file_system() -> Iterator[Path]:
+    """A folder to measure in: on an ext4 of its own where that can be mounted, for an old one is up to 10 times slower."""
+    with tempfile.TemporaryDirectory(prefix="digitd-bench-") as folder:
+        image, mount = Path(folder) / "image", Path(folder) / "mount"
+        mount.mkdir()
+        with image.open("wb") as file:
+            file.truncate(4 * 2**30)
+        mounted = (
+            os.geteuid() == 0
+            and subprocess.run(["mkfs.ext4", "-q", image], check=False).returncode == 0
+            and subprocess.run(["mount", "-o", "loop", image, mount], check=False).returncode == 0
+        )
+        try:
+            yield mount
+        finally:
+            if mounted:
+                subprocess.run(["umount", mount], check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,437 @@
+"""From any grey picture to MNIST's form: a (28, 28) image of one digit, and what is doubtful about it. No state.
+
+MNIST's form (LeCun et al., http://yann.lecun.com/exdb/mnist/): ink 255 on paper 0, the digit fitted into 20x20 keeping its
+aspect ratio, its centre of mass in the middle of 28x28. The steps, cheapest way first:
+
+1. What is in this form already is left alone.
+2. A picture under SMALL pixels holds a digit and nothing else: it is only scaled.
+3. Else: background by a grey closing, ink as the part of its light that is missing, a threshold, rules erased, and the
+   connected parts of the ink judged: the digit, what belongs to it, specks, the paper's edge, other digits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image as Pillow
+
+Doubt = Literal["several_digits", "not_a_digit"]
+
+SIDE = 28  # of the result
+BOX = 20  # what the digit is fitted into
+SMALL = 40  # pixels; a picture whose longer side is below this takes the simple way
+BLANK_CONTRAST = 24  # grey levels of 255; less than this between ink and paper is a blank page
+BLURRED = 160  # pixels; up to this side a picture is looked at for being an enlarged small one
+BACKGROUND_SIDE = 64  # the background is looked for at about this size
+THIN = 2.2  # pixels of 20; MNIST's strokes are mostly 2 to 4 wide
+EDGE = 0.12  # of a side; what lies within it on all sides is the picture's edge
+MOST_INK = 280  # pixels of 28 x 28 with ink
+LEAST_ROWS = 7  # of 28 with ink
+MOST_STROKES = 95  # strokes met by all rows and all columns together
+THICKEST = 7.5  # pixels, a stroke's mean width
+MOST_RUNS = 3000  # horizontal runs of ink; more is a texture, and is not taken apart
+
+
+class Blank(Exception):
+    """There is no ink; `contrast` is how far the grey levels differ from the paper, of 255."""
+
+    def __init__(self, contrast: float) -> None:
+        super().__init__(f"contrast {contrast:.0f}")
+        self.contrast = contrast
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The connected parts of a mask, each array (n,): area in pixels, bounding box (ends exclusive), part of each run."""
+
+    area: np.ndarray
+    top: np.ndarray
+    bottom: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    run_part: np.ndarray
+    run_start: np.ndarray
+    run_end: np.ndarray
+
+
+def normalise(grey: np.ndarray) -> tuple[np.ndarray, Doubt | None]:
+    """Bring a grey picture into MNIST's form.
+
+    Args:
+        grey: (height, width) uint8 or float32, 0 black to 255 white; ink may be dark on light or light on dark.
+
+    Returns:
+        (28, 28) uint8, ink 255 on paper 0, and what speaks against its being one digit. A picture that is in this form
+        already comes back unchanged.
+
+    Raises:
+        Blank: there is no ink.
+
+    """
+    if grey.shape == (SIDE, SIDE):
+        canonical = _canonical(grey)
+        if canonical is not None:
+            return canonical, _doubt(canonical)
+    grey = _undo_enlargement(grey)
+    if SMALL <= max(grey.shape) <= BLURRED:
+        coarse = _undo_smooth_enlargement(grey)
+        grey = grey if coarse is None else coarse
+    if max(grey.shape) < SMALL:
+        pixels = _normalise_small(grey.astype(np.float32))
+        return pixels, _doubt(pixels)
+    return _normalise_page(grey)
+
+
+def centre(digit: np.ndarray) -> np.ndarray:
+    """Put the digit's centre of mass into the middle of a 28x28 image; nothing is cut off.
+
+    Args:
+        digit: at most (28, 28) float32, ink positive on paper 0.
+
+    """
+    digit = np.clip(digit * (255 / max(float(digit.max()), 1.0)), 0, 255)
+    height, width = digit.shape
+    rows, columns = digit.sum(axis=1), digit.sum(axis=0)
+    total = float(rows.sum())
+    row, column = float(rows @ np.arange(height)) / total, float(columns @ np.arange(width)) / total
+    top = min(max(round(SIDE / 2 - 0.5 - row), 0), SIDE - height)
+    left = min(max(round(SIDE / 2 - 0.5 - column), 0), SIDE - width)
+    pixels = np.zeros((SIDE, SIDE), np.uint8)
+    pixels[top : top + height, left : left + width] = digit.astype(np.uint8)
+    return pixels
+
+
+def _canonical(grey: np.ndarray) -> np.ndarray | None:
+    """The picture with ink 255 on paper 0 if its border is nearly all paper, pure black or white; else None."""
+    border = _border(grey)
+    if np.count_nonzero(border > 8) <= 10:  # of 112; centring leaves some of MNIST's digits touching it
+        ink = grey
+    elif np.count_nonzero(border < 247) <= 10:
+        ink = 255 - grey
+    else:
+        return None
+    if ink.max() < 4 * BLANK_CONTRAST:
+        return None
+    return ink.astype(np.uint8)
+
+
+def _undo_enlargement(grey: np.ndarray) -> np.ndarray:
+    """Reduce a picture of equal squares, as nearest-neighbour enlargement makes them, to one pixel a square."""
+    for factor in (16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2):
+        if any(side % factor or side // factor < 6 for side in grey.shape):
+            continue
+        once = grey[::factor, ::factor]
+        if (grey[1::factor, ::factor] == once).all() and (np.repeat(np.repeat(once, factor, 0), factor, 1) == grey).all():
+            return once
+    return grey
+
+
+def _undo_smooth_enlargement(grey: np.ndarray) -> np.ndarray | None:
+    """Reduce a picture that was enlarged from about 16 pixels or fewer; None if it holds finer detail."""
+    scale = 18 / max(grey.shape)
+    size = (max(6, round(grey.shape[1] * scale)), max(6, round(grey.shape[0] * scale)))
+    picture = Pillow.fromarray(grey.astype(np.float32))
+    coarse = picture.resize(size, Pillow.Resampling.BILINEAR)
+    lost = np.asarray(coarse.resize(picture.size, Pillow.Resampling.BICUBIC)) - np.asarray(picture)
+    spread = float(np.asarray(picture).std())
+    if spread < BLANK_CONTRAST or float(lost.std()) > 0.2 * spread:
+        return None
+    small = np.asarray(coarse)
+    steps = _widen(small, 2) + _widen(-small, 2)
+    return small if float(steps.max()) > 0.55 * float(np.ptp(small)) else None  # not mere shading
+
+
+def _normalise_small(grey: np.ndarray) -> np.ndarray:
+    """A digit that about fills its picture: find the paper's level and scale."""
+    low, high = float(grey.min()), float(grey.max())
+    if high - low < BLANK_CONTRAST:
+        raise Blank(high - low)
+    border = _border(grey)
+    corners = grey[[0, 0, -1, -1], [0, -1, 0, -1]]
+    light = (float(border.mean()) + float(corners.mean()) + float(grey.mean())) / 3 > (low + high) / 2
+    ink = (high - grey if light else grey - low) * (255 / (high - low))
+    paper = min(float(np.median(ink[ink < 128])), 100.0)
+    ink = np.clip((ink - paper) * (255 / (255 - paper)), 0, 255)
+    seen = ink > 64
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return centre(_fit(crop))
+
+
+def _fit(ink: np.ndarray) -> np.ndarray:
+    """Scale to 20 pixels on the longer side."""
+    scale = BOX / max(ink.shape)
+    size = (max(1, round(ink.shape[1] * scale)), max(1, round(ink.shape[0] * scale)))
+    how = Pillow.Resampling.BICUBIC if scale > 1 else Pillow.Resampling.BOX if scale < 0.5 else Pillow.Resampling.BILINEAR
+    return np.clip(np.asarray(Pillow.fromarray(ink).resize(size, how)), 0, 255)
+
+
+def _normalise_page(grey: np.ndarray) -> tuple[np.ndarray, Doubt | None]:
+    grey = grey.astype(np.float32)
+    if np.ptp(grey) < BLANK_CONTRAST:
+        raise Blank(float(np.ptp(grey)))
+    light_ink = _ink_is_light(grey)
+    ink = _flatten(255 - grey if light_ink else grey, shaded=not light_ink)
+    threshold, level = _threshold(ink)
+    if level < BLANK_CONTRAST:
+        raise Blank(level)
+    mask = ink > threshold
+    _erase_rules(mask)
+    _erase_rules(mask.T)
+    parts = find_parts(mask)
+    if parts is None:
+        return _whole(ink), "not_a_digit"
+    chosen, doubt = _choose(parts, mask.shape)
+    if not len(chosen):
+        raise Blank(0)
+    pixels = _render(ink, level, parts, chosen)
+    return pixels, doubt or _doubt(pixels)
+
+
+def _whole(ink: np.ndarray) -> np.ndarray:
+    return centre(_fit(np.clip(ink, 0, 255)))
+
+
+def _ink_is_light(grey: np.ndarray) -> bool:
+    """Whether there is less light than dark where the two meet; if that is even, whether the border is dark."""
+    factor = max(1, round(max(grey.shape) / BACKGROUND_SIDE))
+    small = np.asarray(Pillow.fromarray(grey).reduce(factor))
+    reach = _reach(small)
+    lightest, darkest = _widen(small, reach), -_widen(-small, reach)
+    contrast = lightest - darkest
+    busy = contrast > 0.5 * float(contrast.max())
+    dark = float(np.mean((2 * small < lightest + darkest)[busy]))
+    if abs(dark - 0.5) > 0.08:
+        return dark > 0.5
+    return float(np.median(_border(small))) < (float(small.min()) + float(small.max())) / 2
+
+
+def _border(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+
+
+def _flatten(grey: np.ndarray, *, shaded: bool) -> np.ndarray:
+    """How much darker than its background each pixel is: 0 to 255.
+
+    Args:
+        grey: dark ink on light paper.
+        shaded: count the missing share of the background's light, so that a shadow does not weaken the ink in it.
+
+    """
+    factor = max(1, round(max(grey.shape) / BACKGROUND_SIDE))
+    background = _close(np.asarray(Pillow.fromarray(grey).reduce(factor)))
+    size = grey.shape[::-1]
+    full = np.asarray(Pillow.fromarray(background).resize(size, Pillow.Resampling.BILINEAR))
+    ink = full - grey
+    if shaded:
+        ink *= 255 / np.maximum(full, 40)
+    return np.maximum(ink, 0, out=ink)
+
+
+def _close(grey: np.ndarray) -> np.ndarray:
+    """A grey closing, by a square wider than any stroke: what is left where dark strokes are filled in."""
+    reach = _reach(grey)
+    return -_widen(-_widen(grey, reach), reach)
+
+
+def _reach(grey: np.ndarray) -> int:
+    """Half the width of the square that is wider than any stroke."""
+    return max(2, round(max(grey.shape) * 0.11))
+
+
+def _widen(values: np.ndarray, reach: int) -> np.ndarray:
+    """The greatest value within `reach` pixels, along both axes."""
+    for _ in range(2):
+        padded = np.pad(values, ((reach, reach), (0, 0)), mode="edge")
+        width = 1
+        while width < 2 * reach + 1:  # a window of width w from two that overlap
+            step = min(width, 2 * reach + 1 - width)
+            padded = np.maximum(padded[:-step], padded[step:])
+            width += step
+        values = padded.T
+    return values
+
+
+def _threshold(ink: np.ndarray) -> tuple[float, float]:
+    """Otsu's threshold (1979, IEEE Trans. SMC 9:62-66) and the ink's typical level above it."""
+    counts = np.bincount(ink.astype(np.uint8).ravel(), minlength=256).astype(np.float64)
+    weight = counts.cumsum()
+    moment = (counts * np.arange(256)).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (moment[-1] * weight / weight[-1] - moment) ** 2 / (weight * (weight[-1] - weight))
+    threshold = int(np.nan_to_num(between).argmax())
+    above = weight[-1] - weight[threshold]
+    level = (moment[-1] - moment[threshold]) / max(above, 1.0)
+    below = moment[threshold] / max(weight[threshold], 1.0)
+    return max(float(threshold), 0.4 * level), float(level - below)
+
+
+def _erase_rules(mask: np.ndarray) -> None:
+    """Erase, in place, thin and nearly horizontal lines that run across the picture; strokes that cross them stay."""
+    height, width = mask.shape
+    thick = max(4, round(max(height, width) / 45))
+    if height <= 2 * thick:
+        return
+    kept = mask[: height - thick + 1].copy()  # vertical runs of at least `thick` pixels
+    for step in range(1, thick):
+        kept &= mask[step : height - thick + 1 + step]
+    opened = np.zeros_like(mask)
+    for step in range(thick):
+        opened[step : height - thick + 1 + step] |= kept
+    thin = mask & ~opened
+    if np.count_nonzero(thin.any(axis=0)) < 0.6 * width:
+        return
+    rows, columns = np.nonzero(thin)
+    columns = columns - width / 2
+    slopes = np.linspace(-0.08, 0.08, 17)
+    margin = int(0.04 * width) + 2
+    tallies = [
+        np.bincount((rows - slope * columns + margin + 0.5).astype(np.intp), minlength=height + 2 * margin)
+        for slope in slopes
+    ]
+    best = int(np.argmax([float((tally.astype(float) ** 2).sum()) for tally in tallies]))
+    tally = tallies[best].astype(float)
+    band = tally + np.roll(tally, 1) + np.roll(tally, -1)
+    lines = band > 0.6 * width
+    for _ in range(thick // 2):
+        lines = lines | np.roll(lines, 1) | np.roll(lines, -1)
+    hit = lines[(rows - slopes[best] * columns + margin + 0.5).astype(np.intp)]
+    mask[rows[hit], (columns[hit] + width / 2).astype(np.intp)] = False
+
+
+def find_parts(mask: np.ndarray) -> Parts | None:
+    """Find the 8-connected parts of a mask by joining its horizontal runs; None if there are too many runs."""
+    height, width = mask.shape
+    stride = width + 2
+    flat = np.zeros(height * stride + 1, np.int8)
+    flat[1:].reshape(height, stride)[:, :width] = mask
+    change = np.diff(flat)
+    start, end = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+    count = len(start)
+    if count > MOST_RUNS:
+        return None
+    first = np.searchsorted(end, start + stride, "left")
+    after = np.searchsorted(start, end + stride, "right")
+    number = np.maximum(after - first, 0)
+    upper = np.repeat(np.arange(count), number)
+    lower = (
+        np.repeat(first - np.concatenate([[0], number.cumsum()[:-1]]), number) + np.arange(len(upper)) if count else upper
+    )
+    part = np.arange(count)
+    while True:
+        smaller = np.minimum(part[upper], part[lower])
+        before = part.copy()
+        np.minimum.at(part, upper, smaller)
+        np.minimum.at(part, lower, smaller)
+        part = part[part]
+        if (part == before).all():
+            break
+    _, part = np.unique(part, return_inverse=True)
+    n = int(part.max()) + 1 if count else 0
+    row = start // stride
+    left, right, top, bottom = (np.full(n, 1 << 30), np.zeros(n, int), np.full(n, 1 << 30), np.zeros(n, int))
+    np.minimum.at(left, part, start % stride)
+    np.maximum.at(right, part, end - row * stride)
+    np.minimum.at(top, part, row)
+    np.maximum.at(bottom, part, row + 1)
+    return Parts(np.bincount(part, end - start, n), top, bottom, left, right, part, start, end)
+
+
+def _choose(parts: Parts, shape: tuple[int, int]) -> tuple[np.ndarray, Doubt | None]:
+    """Which parts are the digit, and whether there are several."""
+    height, width = shape
+    tall, wide = parts.bottom - parts.top, parts.right - parts.left
+    size = np.maximum(tall, wide)
+    outside = (parts.top <= 1).astype(int) + (parts.left <= 1) + (parts.bottom >= height - 1) + (parts.right >= width - 1)
+    slender = np.minimum(tall, wide) < 0.12 * size
+    reaches = (tall > 0.95 * height) | (wide > 0.95 * width)
+    penalty = np.where(outside > 0, np.where(reaches | slender, 0.02, 0.15), 1.0)
+    x, y = (parts.left + parts.right) / 2 / width - 0.5, (parts.top + parts.bottom) / 2 / height - 0.5
+    score = parts.area * np.sqrt(size) * penalty * (1 - np.maximum(abs(x), abs(y)))
+    score[(size < max(8, 0.07 * max(shape))) | _along_the_edge(parts, shape)] = 0
+    if not score.any():
+        return np.empty(0, int), None
+    main = int(score.argmax())
+    reach = 0.12 * size[main]
+    gap_x = np.maximum(parts.left - parts.right[main], parts.left[main] - parts.right)
+    gap_y = np.maximum(parts.top - parts.bottom[main], parts.top[main] - parts.bottom)
+    apart = np.maximum(gap_x, gap_y)
+    others = np.arange(len(size)) != main
+    comparable = others & (outside == 0) & (tall >= 0.55 * tall[main]) & (parts.area >= 0.15 * parts.area[main])
+    beside = comparable & (gap_x > 0.03 * tall[main]) & (gap_y < 0)
+    above = comparable & (gap_y > 0.05 * tall[main]) & (gap_x < 0)
+    several = (beside | above).any() or np.count_nonzero(comparable) >= 2
+    near = others & (apart <= reach) & (parts.area >= 0.02 * parts.area[main]) & (penalty > 0.1)
+    doubt: Doubt | None = "several_digits" if several else None
+    if several:
+        near |= beside | above
+    elif np.count_nonzero(others & (size >= 0.25 * size[main]) & (outside == 0)) >= 6:
+        doubt = "not_a_digit"
+    return np.flatnonzero(near | ~others), doubt
+
+
+def _along_the_edge(parts: Parts, shape: tuple[int, int]) -> np.ndarray:
+    """(n,) bool: parts whose ink lies almost all at the picture's edge, as the table beyond the paper does."""
+    height, width = shape
+    margin_x, margin_y = EDGE * width, EDGE * height
+    row = parts.run_start // (width + 2)
+    start, end = parts.run_start % (width + 2), parts.run_end - row * (width + 2)
+    inside = np.minimum(end, width - margin_x) - np.maximum(start, margin_x)
+    inside = np.where((row < margin_y) | (row >= height - margin_y), 0, np.maximum(inside, 0))
+    return np.bincount(parts.run_part, inside, len(parts.area)) < 0.3 * parts.area
+
+
+def _doubt(pixels: np.ndarray) -> Doubt | None:
+    """Whether the ink is more, thicker, flatter or more scattered than that of 1,999 digits in 2,000."""
+    ink = pixels > 127
+    area = np.count_nonzero(ink)
+    if area > MOST_INK or np.count_nonzero(ink.any(axis=1)) < LEAST_ROWS:
+        return "not_a_digit"
+    across, down = ink[:, 1:] & ink[:, :-1], ink[1:] & ink[:-1]
+    if 2 * area - np.count_nonzero(across) - np.count_nonzero(down) > MOST_STROKES:
+        return "not_a_digit"
+    inner = np.count_nonzero(across[1:-1, 1:] & across[1:-1, :-1] & down[1:, 1:-1] & down[:-1, 1:-1])
+    return "not_a_digit" if 2 * area > THICKEST * (area - inner) else None
+
+
+def _render(ink: np.ndarray, level: float, parts: Parts, chosen: np.ndarray) -> np.ndarray:
+    """Draw the chosen parts in MNIST's form, with strokes of about its width."""
+    top, bottom = int(parts.top[chosen].min()), int(parts.bottom[chosen].max())
+    left, right = int(parts.left[chosen].min()), int(parts.right[chosen].max())
+    stride = ink.shape[1] + 2
+    picked = np.isin(parts.run_part, chosen)
+    edges = np.zeros(ink.shape[0] * stride + 1, np.int8)
+    edges[parts.run_start[picked]] = 1
+    edges[parts.run_end[picked]] = -1
+    mask = edges[:-1].cumsum(dtype=np.int8).reshape(-1, stride)
+    height, width = int(bottom - top), int(right - left)
+    own = np.zeros((height + 2, width + 2), bool)  # with a pixel around, for the soft edge
+    inner = mask[top:bottom, left:right].astype(bool)
+    own[1:-1, 1:-1] = inner
+    grown = own.copy()
+    for a, b in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+        grown[a] |= own[b]
+    wider = grown.copy()
+    for a, b in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+        wider[:, a] |= grown[:, b]
+    around = np.pad(ink, 1)[top : bottom + 2, left : right + 2]
+    soft = np.clip(around * (1.6 / level) - 0.3, 0, 1) * wider
+    # A strip of width w and length l has area w*l, and loses 2*l when a pixel is taken off on each side.
+    lost = np.count_nonzero(inner) - np.count_nonzero(
+        own[:-2, 1:-1] & own[2:, 1:-1] & own[1:-1, :-2] & own[1:-1, 2:] & inner
+    )
+    stroke = 2 * np.count_nonzero(inner) / max(int(lost), 1) * BOX / max(height, width)
+    fitted = _fit((255 * soft[1:-1, 1:-1]).astype(np.float32))
+    if stroke < THIN:
+        fitted = _thicken(fitted, min(1.0, THIN - stroke))
+    return centre(fitted)
+
+
+def _thicken(ink: np.ndarray, amount: float) -> np.ndarray:
+    """Mix with the grey dilation by a pixel; amount 0 to 1."""
+    padded = np.pad(ink, 1)
+    tall = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
+    wide = np.maximum(np.maximum(tall[:, :-2], tall[:, 1:-1]), tall[:, 2:])
+    return ink + amount * 0.7 * (wide - ink)

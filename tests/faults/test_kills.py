@@ -1,0 +1,205 @@
+"""kill -9, at every system call of the walk that changes a file, and at random moments."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.faults.harness import (
+    FULL,
+    Daemon,
+    Drops,
+    Nursery,
+    Reader,
+    Violation,
+    chances,
+    check_all_done,
+    check_nothing_lost,
+    is_settled,
+    lay_out,
+    mounted,
+    names_in,
+    parent_of,
+    threads_of,
+    traced,
+    until,
+    why_no_root,
+)
+
+pytestmark = [
+    pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-"),
+    pytest.mark.timeout(3600 if FULL else 300),
+]
+RANDOM_KILLS = 200 if FULL else 4
+CALLS_TRIED = None if FULL else 5  # None: every one
+CALL = re.compile(r"^(\d+) +(\w+)\((.*)")
+SEED = int(os.environ.get("DIGITD_FAULTS_SEED", "1"))
+
+
+def calls_by_thread(log: Path) -> dict[int, Counter[str]]:
+    """How many file-changing calls of each kind every traced thread made."""
+    calls: dict[int, Counter[str]] = {}
+    for line in log.read_text(errors="replace").splitlines():
+        if not (match := CALL.match(line)):
+            continue
+        thread, kind, rest = int(match[1]), match[2], match[3]
+        if kind.startswith("open") and "O_CREAT" not in rest:
+            continue
+        if kind == "write" and re.match(r"\d+<(pipe|socket|anon_inode|/dev/|/tmp/digitd-[^/]*\.log|UNIX|TCP)", rest):
+            continue
+        calls.setdefault(thread, Counter())[kind] += 1
+    return calls
+
+
+def rehearse(daemon: Daemon, drops: Drops, log: Path) -> tuple[list[tuple[int, str, int]], list[tuple[str, int]]]:
+    """Every file-changing call on the walk of a mixture: of the main process as (thread, kind, number), of the decoders."""
+    threads = threads_of(daemon.pid)
+    with traced([*threads, *daemon.workers], log=log):
+        drops.drop_mixture()
+        daemon.settle()
+    calls = calls_by_thread(log)
+    mine = [
+        (threads.index(thread), kind, number)
+        for thread, kinds in sorted(calls.items())
+        if thread in threads
+        for kind, count in sorted(kinds.items())
+        for number in range(1, count + 1)
+    ]
+    others = [kinds for thread, kinds in calls.items() if thread not in threads]
+    theirs = sorted({(kind, number) for kinds in others for kind, count in kinds.items() for number in range(1, count + 1)})
+    return mine, theirs
+
+
+def sample(calls: list[tuple[int, str, int]]) -> list[tuple[int, str, int]]:
+    """All of them in the full run; in the short one a few that differ."""
+    if CALLS_TRIED is None:
+        return calls
+    by_kind: dict[tuple[int, str], list[tuple[int, str, int]]] = {}
+    for call in calls:
+        by_kind.setdefault(call[:2], []).append(call)
+    kinds = sorted(by_kind.values(), key=lambda group: -len(group))
+    return [group[len(group) // 2] for group in kinds][:CALLS_TRIED]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A fresh file system."""
+    with mounted("ext4", megabytes=256) as point:
+        yield point
+
+
+def test_killed_at_any_file_changing_call_it_loses_nothing(nursery: Nursery, place: Path, tmp_path: Path) -> None:
+    """Killed at any system call that changes a file, the daemon has lost nothing, and the next one finishes the work."""
+    root = lay_out(place / "root")
+    drops = Drops(root / "inbox")
+    with Daemon(nursery, root) as daemon:
+        drops.drop_mixture()
+        drops.drop_mixture()
+        daemon.settle()
+        plan, _ = rehearse(daemon, drops, tmp_path / "calls")
+    check_all_done(root, drops)
+    kinds = {kind for _, kind, _ in plan}
+    assert {"rename", "write", "syncfs", "mkdir"} <= kinds, f"the rehearsal saw only {kinds}"
+    hits: Counter[str] = Counter()
+    plan = sample(plan)
+    for thread, kind, number in plan:
+        with Daemon(nursery, root) as daemon:
+            daemon.settle()
+            check_all_done(root, drops)
+            family = daemon.family
+            with traced([threads_of(daemon.pid)[thread]], f"{kind}:signal=KILL:when={number}"):
+                drops.drop_mixture()
+                with contextlib.suppress(Violation):
+                    until(lambda: not daemon.alive or is_settled(root), 20.0)
+            if not daemon.alive:
+                daemon.wait_dead(family)
+                hits[kind] += 1
+                check_nothing_lost(root, drops)
+    with Daemon(nursery, root) as daemon:
+        daemon.settle()
+    check_all_done(root, drops)
+    print(f"\nkill -9 at file-changing calls: {hits.total()} of {len(plan)} took place: {dict(hits)}")
+    assert hits.total() >= len(plan) * 0.6
+
+
+def test_a_decoder_killed_at_any_call_is_replaced(nursery: Nursery, place: Path, tmp_path: Path) -> None:
+    """Whichever system call a decoder process dies at, it is replaced, and its files come to their own end."""
+    root = lay_out(place / "root")
+    drops = Drops(root / "inbox")
+    hits = 0
+    with Reader(root), Daemon(nursery, root) as daemon:
+        drops.drop_mixture()
+        drops.drop_digits(600)
+        daemon.settle()
+        _, plan = rehearse(daemon, drops, tmp_path / "calls")
+        plan += [("read", number) for number in range(1, 6)] + [("futex", number) for number in range(1, 4)]
+        chances(SEED).shuffle(plan)
+        for kind, number in plan if FULL else plan[:6]:
+            until(lambda: len(daemon.workers) == 2, what="both decoders are there again")
+            before = daemon.workers
+            with traced(before, f"{kind}:signal=KILL:when={number}", trace=kind):
+                drops.drop_mixture()
+                drops.drop_digits(40)
+                daemon.settle(90)
+            hits += daemon.workers != before
+        check_all_done(root, drops)
+        assert daemon.metric("digitd_rejections_total", reason="decoder_crashed") == 0
+    print(f"\ndecoders killed at system calls: {hits} of {len(plan) if FULL else 6} took place")
+    assert hits > 0
+
+
+def test_decoders_killed_at_random_moments_are_replaced(nursery: Nursery, place: Path) -> None:
+    """However often and whenever decoders and the process that forks them are killed, every file comes to its own end."""
+    root = lay_out(place / "root")
+    drops = Drops(root / "inbox")
+    chance = chances(SEED)
+    with Reader(root), Daemon(nursery, root) as daemon:
+        drops.drop_digits(50)
+        daemon.settle()
+        for _ in range(100 if FULL else 8):
+            drops.drop_digits(300)
+            pause_at_most(chance, 0.1)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice([*daemon.workers, *map(parent_of, daemon.workers)]), signal.SIGKILL)
+        daemon.settle(180)
+        check_all_done(root, drops)
+        assert daemon.metric("digitd_images_total") == drops.count
+
+
+def test_killed_at_random_moments_it_loses_nothing(nursery: Nursery, place: Path) -> None:
+    """Killed again and again in the middle of thousands of files, the daemon loses none and answers each once."""
+    root = lay_out(place / "root")
+    drops = Drops(root / "inbox")
+    chance = chances(SEED)
+    middle = 0
+    with Reader(root) as reader:
+        for round_ in range(RANDOM_KILLS):
+            drops.drop_digits(max(0, (5000 if FULL else 800) - len(names_in(root / "inbox")) if round_ % 10 == 0 else 0))
+            drops.drop_mixture()
+            with Daemon(nursery, root) as daemon:
+                pause_at_most(chance, 0.4)
+                daemon.kill()
+            middle += not is_settled(root)
+            if round_ % 10 == 9 or not FULL:
+                check_nothing_lost(root, drops)
+        with Daemon(nursery, root) as daemon:
+            daemon.settle(300)
+    check_all_done(root, drops)
+    print(
+        f"\nrandom kills: {RANDOM_KILLS}, {middle} of them in mid-work, {drops.count} files, {reader.read} read as they came"
+    )
+    assert middle > 0
+
+
+def pause_at_most(chance: Random, seconds: float) -> None:
+    """Let a random time pass: the moment of the fault, not a wait for anything."""
+    time.sleep(chance.uniform(0, seconds))

@@ -1,0 +1,116 @@
+"""The suite itself: versions of the daemon with an error seeded into them, each of which it must catch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults import test_kills, test_power
+from tests.faults.harness import FULL, REPOSITORY, Nursery, Violation, mounted, why_no_root
+from tests.faults.test_power import machine
+
+__all__ = ["machine"]
+pytestmark = [
+    pytest.mark.skipif(not FULL, reason="in the full run: each wrong version pays for its own import of TensorFlow"),
+    pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-"),
+    pytest.mark.timeout(900),
+]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A seeded error.
+
+    Attributes:
+        title: what is wrong.
+        file: of daemon/.
+        replacements: pairs of the right text and the wrong one.
+        by: the test that must catch it.
+
+    """
+
+    title: str
+    file: str
+    replacements: tuple[tuple[str, str], ...]
+    by: Callable[[Nursery, test_power.Machine, Path], None]
+
+
+def by_kills(nursery: Nursery, _machine: test_power.Machine, tmp_path: Path) -> None:
+    """Catch it by killing the daemon at its system calls."""
+    with mounted("ext4", megabytes=256) as place:
+        test_kills.test_killed_at_any_file_changing_call_it_loses_nothing(nursery, place, tmp_path)
+
+
+SYNC = "            sync_file_system(self._folders.results)\n"
+WRONG = [
+    Wrong(
+        "the original is moved before its result is durable",
+        "pipeline.py",
+        ((SYNC, "            [retire(a.name, a.sha256, self._folders.work, a.folder) for a in group]\n" + SYNC),),
+        test_power.test_a_power_cut_during_the_sync_loses_nothing,
+    ),
+    Wrong(
+        "nothing is synced",
+        "files.py",
+        (("_libc.syncfs(descriptor) != 0", "descriptor < 0"),),
+        test_power.test_a_power_cut_right_after_retiring_loses_nothing,
+    ),
+    Wrong(
+        "results are written in place",
+        "results.py",
+        (
+            ("        _write(temporary, to_line(content))\n", "        target = folder / json_name(name, sha256, folder)\n"),
+            (
+                "        _move(temporary, folder, json_name(name, sha256, folder))\n",
+                "        target.parent.mkdir(parents=True, exist_ok=True)\n        _write(str(target), to_line(content))\n",
+            ),
+        ),
+        by_kills,
+    ),
+    Wrong(
+        "files are claimed by copying",
+        "inbox.py",
+        (
+            ("os.rename(source, target)", "shutil.copyfile(source, target), os.unlink(source)"),
+            ("import re\n", "import re\nimport shutil\n"),
+        ),
+        by_kills,
+    ),
+]
+
+
+@pytest.fixture
+def seeded(tmp_path: Path) -> Iterator[Callable[[Wrong], Nursery]]:
+    """Makes a copy of the daemon with an error in it."""
+    nurseries = []
+
+    def seed(wrong: Wrong) -> Nursery:
+        code = tmp_path / "code"
+        shutil.copytree(REPOSITORY / "daemon", code / "daemon", ignore=shutil.ignore_patterns("__pycache__"))
+        file = code / "daemon" / wrong.file
+        text = file.read_text()
+        for right, error in wrong.replacements:
+            assert right in text, f"{wrong.file} has changed; seed this error anew: {right!r}"
+            text = text.replace(right, error)
+        file.write_text(text)
+        nurseries.append(Nursery(code))
+        return nurseries[-1]
+
+    yield seed
+    for nursery in nurseries:
+        nursery.close()
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.title)
+def test_a_wrong_version_is_caught(
+    seeded: Callable[[Wrong], Nursery], machine: test_power.Machine, tmp_path: Path, wrong: Wrong
+) -> None:
+    """A version of the daemon with this error does not pass the suite."""
+    nursery = seeded(wrong)
+    with pytest.raises(Violation) as caught:
+        wrong.by(nursery, machine, tmp_path)
+    print(f"\n{wrong.title}: caught: {caught.value}")
