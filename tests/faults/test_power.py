@@ -40,7 +40,7 @@ pytestmark = [
 ]
 CUTS = 100 if FULL else 4
 WAITING = 600 if FULL else 300  # files in the inbox when the daemon starts
-SEED = int(os.environ.get("DIGITD_FAULTS_SEED", "1"))
+SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
 
 class Machine:
@@ -53,7 +53,17 @@ class Machine:
         self.mount()
 
     def mount(self) -> None:
+        until(self._mount, what="the disk is back")
+
+    def _mount(self) -> bool:
+        """Mount it; False where it is still the one that was cut off, because another mount namespace has kept it."""
         shell("mount", "-o", "loop", str(self._image), str(self.point))
+        try:
+            (self.point / "probe").touch()
+        except OSError:
+            self.unmount()
+            return False
+        return True
 
     def unmount(self) -> None:
         if os.path.ismount(self.point):
