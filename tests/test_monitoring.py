@@ -191,9 +191,11 @@ def test_configuration_and_rules_are_valid() -> None:
 
 @needs_promtool
 def test_every_alert_fires_and_stays_silent_just_short_of_it() -> None:
-    """The cases of digitd-tests.yml hold, and leave no alert out."""
-    assert "SUCCESS" in promtool("test", "rules", "digitd-tests.yml")
-    expected = re.findall(r"alertname: (\w+)\n +exp_alerts:\n +- exp_labels", (MONITORING / "digitd-tests.yml").read_text())
+    """The cases of both files hold, and leave no alert out."""
+    cases = ["digitd-tests.yml", "digitd-tests-days.yml"]
+    assert promtool("test", "rules", *cases).count("SUCCESS") == 2
+    text = "".join((MONITORING / name).read_text() for name in cases)
+    expected = re.findall(r"alertname: (\w+)\n +exp_alerts:\n +- exp_labels", text)
     assert sorted(set(expected)) == sorted(ALERTS)
 
 

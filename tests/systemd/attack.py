@@ -71,6 +71,16 @@ def make_setuid() -> None:
         program.unlink(missing_ok=True)
 
 
+def give_away() -> None:
+    """Change the owner of a file of one's own; to oneself, so that only the system call is asked about."""
+    file = DATA / "attack-owner"
+    try:
+        file.touch()
+        os.chown(file, os.getuid(), -1)
+    finally:
+        file.unlink(missing_ok=True)
+
+
 def see_init() -> None:
     """Look at a process of another user."""
     Path("/proc/1/status").read_text()
@@ -115,7 +125,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "execute from /dev/shm": lambda: execute_from(Path("/dev/shm")),  # noqa: S108 -- the attack's own
     "load a library from the models": lambda: map_executable_from(DATA / "models"),
     "make a setuid file": make_setuid,
-    "give a file away": lambda: os.chown(DATA / "logs", os.getuid(), -1),
+    "give a file away": give_away,
     "mount a file system": in_child(lambda: call("mount", b"none", b"/mnt", b"tmpfs", 0, None)),
     "make a namespace": in_child(lambda: call("unshare", 0x04000000)),  # CLONE_NEWUTS
     "trace a process": in_child(lambda: call("ptrace", 0, 0, None, None)),

@@ -211,7 +211,7 @@ def test_it_retrains_and_swaps_in_the_sandbox(machine: Machine) -> None:
     """Corrections from people lead to a training at idle priority, a verdict and a swap, all within the unit's limits."""
     machine.run("install", "-o", "digitd", "-g", "digitd", "/drops/small.npz", "/var/lib/digitd/datasets/small.npz")
     changes = {
-        'dataset = ".*"': 'dataset = "datasets/small.npz"',
+        'dataset = "[^"]*"': 'dataset = "datasets/small.npz"',
         "steps = 1200 ": "steps = 24 ",
         "learning_rate = 0.001 ": "learning_rate = 0.000001 ",  # the candidate is as good as the champion
         "margin = 0.0025 ": "margin = 0.05 ",  # of 500 images
@@ -298,6 +298,17 @@ def test_an_upgrade_that_cannot_work_changes_nothing(machine: Machine) -> None:
     assert machine.run("readlink", "/opt/digitd/current") == program
     assert len(machine.run("sh", "-c", "ls -d /opt/digitd/2*").split()) == 1
     machine.run("mv", "/etc/digitd/config.toml.before", "/etc/digitd/config.toml")
+
+
+def test_a_wrong_configuration_is_not_tried_again_and_again(machine: Machine) -> None:
+    """Nobody gains by that: the journal names the key once, and the service waits for a person."""
+    machine.run("sed", "--in-place=.before", "s/^workers = /wrokers = /", "/etc/digitd/config.toml")
+    assert not machine.succeeds("systemctl", "restart", "digitd.service")
+    assert machine.property("ActiveState") == "failed"
+    assert "wrokers: unknown key. Expected one of:" in machine.journal()
+    machine.run("mv", "/etc/digitd/config.toml.before", "/etc/digitd/config.toml")
+    machine.run("systemctl", "start", "digitd.service")
+    assert machine.ready()
 
 
 def test_uninstall_keeps_the_data(machine: Machine) -> None:
