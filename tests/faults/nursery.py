@@ -11,12 +11,13 @@ import ctypes
 import json
 import os
 import runpy
+import signal
 import struct
 import sys
 from typing import Any
 
 CLONE_NEWUSER = 0x10000000  # linux/sched.h
-PR_CAPBSET_DROP = 24  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24  # linux/prctl.h
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2  # linux/capability.h
 CAPABILITY_VERSION_3 = 0x20080522
 
@@ -41,6 +42,7 @@ def run(config: str, environment: dict[str, str], log: str, **limits: Any) -> No
     """Become `python -m daemon run -c CONFIG`."""
     code = 70  # whatever goes wrong before the daemon has its say
     try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no daemon outlives the tests
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
