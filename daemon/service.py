@@ -90,7 +90,10 @@ class Service:
         on_terminal = os.isatty(0)
         threading.excepthook = self._on_thread_death
         with ExitStack() as stack:
-            self._start(stack)
+            try:
+                self._start(stack)
+            except OSError as error:
+                raise StartError(f"expected folders that can be read and written. Received: {error}") from error
             while not self._stop.wait(HEARTBEAT_SECONDS):
                 if not self._dead():
                     notify("WATCHDOG=1")

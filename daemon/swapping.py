@@ -7,7 +7,7 @@ import time
 
 from daemon.backend import keras
 from daemon.config import Settings
-from daemon.files import file_sha256, replace_symlink
+from daemon.files import replace_symlink
 from daemon.metrics import Metrics
 from daemon.model import LiveModel, ModelError, ModelIdentity, ModelSlot
 from daemon.registry import CURRENT, Registry, RegistryError, TrainingUnderWay, Version
@@ -43,6 +43,8 @@ class Swapper:
         """Swap if current.h5 names another version than the live one."""
         self._adopt_foreign()
         name = self._registry.current_name()
+        if name == self.slot.live.identity.version:
+            self._refused = None  # what was refused may have been mended by the time that it is named again
         if name is None or name in (self.slot.live.identity.version, self._refused):
             if self._spare_due:
                 self._spare_due = False
@@ -76,7 +78,7 @@ class Swapper:
         except (RegistryError, OSError) as error:
             self._refuse(key, str(error))
             if not path.is_symlink():
-                path.rename(path.with_name(f"refused-{file_sha256(path)[:8]}.h5"))
+                path.rename(path.with_name(f"refused-{status.st_ino}.h5"))  # aside, so that it can be looked at
         else:
             replace_symlink(path, f"{name}.h5")
             self._registry.record("current", name, "put in the place of current.h5 by hand")

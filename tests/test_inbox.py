@@ -167,7 +167,8 @@ def test_a_writer_is_not_killed_by_our_look(room: Room) -> None:
     for number in range(200):
         room.put(f"{number}.png")
         names = room.take()
-        room.taker.release(list(names))
+        for name in names:
+            room.taker.release(name)
         for name in names:
             (room.work / name).unlink()
     stop.set()
@@ -203,7 +204,7 @@ def test_a_name_in_work_is_not_claimed_again(room: Room) -> None:
     assert set() == room.take()
     assert (room.work / "a.png").read_bytes() == b"first"
     (room.work / "a.png").unlink()
-    room.taker.release(["a.png"])
+    room.taker.release("a.png")
     assert {"a.png"} == {drop.name for drop in room.taker.take(10)}
     assert (room.work / "a.png").read_bytes() == b"second"
 
@@ -330,7 +331,7 @@ def test_emptied_folders_leave_work(room: Room) -> None:
     room.put("deep/er/a.png")
     assert {"deep/er/a.png"} == room.take()
     (room.work / "deep/er/a.png").unlink()
-    room.taker.release(["deep/er/a.png"])
+    room.taker.release("deep/er/a.png")
     assert set() == room.take()
     assert [] == os.listdir(room.work)
 
@@ -347,7 +348,8 @@ def test_the_backlog_is_shown(room: Room) -> None:
     assert room.metric("digitd_oldest_waiting_seconds") > 0
     drops += room.taker.take(10)
     room.taker.answered(drops)
-    room.taker.release([drop.name for drop in drops])
+    for drop in drops:
+        room.taker.release(drop.name)
     room.taker.survey()
     assert room.metric("digitd_backlog_images", folder="inbox") == 0
     assert room.metric("digitd_backlog_images", folder="work") == 0
