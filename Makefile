@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench accuracy train clean
+.PHONY: run test lint faults test-systemd bench accuracy train install uninstall clean
 
 run: $(VENV)/run-ready  ## set up, then start the daemon on ./config.toml
 	$(BIN)/digitd run
@@ -17,10 +17,22 @@ lint: $(VENV)/dev-ready  ## style, types, formatting
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+faults: $(VENV)/dev-ready  ## the whole fault suite: kills, power cuts, full disks, hostile files; as root, over an hour
+	DIGITD_FAULTS=full $(BIN)/python -m pytest tests/faults tests/hostile
+
+test-systemd: $(VENV)/dev-ready  ## boot a small Debian and prove the service in it; as root, about 8 minutes
+	TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
+
+install:  ## install or upgrade the systemd service; as root
+	PYTHON=$(PYTHON) sh systemd/install.sh
+
+uninstall:  ## remove the service, keeping all data; as root
+	sh systemd/uninstall.sh
+
 accuracy: $(VENV)/run-ready  ## read the development set: accuracy, calibration, what is held back; about 5 minutes
 	$(BIN)/python -m benchmarks.accuracy
 
-train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; about 11 minutes on two quiet cores
+train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; about half an hour on two quiet cores
 	rm -rf build/models
 	DIGITD_PATHS__MODELS=build/models $(BIN)/digitd retrain
 	mv build/models/v0001.h5 build/models/v0001.json models/

@@ -111,7 +111,7 @@ class TrainingSettings(Table):
     optimizer: str = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
     warmup_share: Share = 0.1
-    loss: Literal["sparse_categorical_crossentropy"] = "sparse_categorical_crossentropy"
+    loss: Literal["categorical_crossentropy", "kl_divergence", "categorical_focal_crossentropy"] = "categorical_crossentropy"
     patience: PositiveInt = 4
     seed: int = 1
     synthetic_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 12_000

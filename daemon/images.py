@@ -176,11 +176,14 @@ def _normalise(grey: np.ndarray) -> tuple[np.ndarray, form.Doubt | None]:
     try:
         return form.normalise(grey)
     except form.Blank as error:
-        raise InvalidImage(
-            "blank",
-            f"Expected ink on paper. Received: grey levels that differ from the paper by {error.contrast:.0f} of 255.",
-            "Write darker, or scan with more contrast.",
-        ) from None
+        if error.contrast < form.BLANK_CONTRAST:
+            found, hint = (
+                f"grey levels that differ from the paper by {error.contrast:.0f} of 255",
+                "Write darker, or scan with more contrast.",
+            )
+        else:
+            found, hint = "nothing but specks and the paper's edge", "Write larger, or cut the picture closer to the digit."
+        raise InvalidImage("blank", f"Expected ink on paper. Received: {found}.", hint) from None
 
 
 def _read(path: Path | str, max_bytes: int) -> bytes:

@@ -63,6 +63,7 @@ class Inbox:
         self._in_flight = {drop.name for drop in self._leftovers}  # names that are in work/
         self._unanswered = {drop.name: drop.received for drop in self._leftovers}
         self._not_before: dict[str, float] = {}
+        self._being_written = False  # by somebody; the end of it is an event, and if that is lost, time tells
         self._watch = Watch(inbox, self.look, metrics)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # a writer who meets our lease sends it; its default is to kill us
 
@@ -85,7 +86,8 @@ class Inbox:
     def due_in(self) -> float:
         """Seconds until the inbox wants to be looked at without an event."""
         due = min(self._not_before.values(), default=float("inf"))
-        return max(0.0, min(due, self._listed + self._settings.rescan_seconds) - time.monotonic())
+        rest = min(RETRY_SECONDS, self._settings.rescan_seconds) if self._being_written else self._settings.rescan_seconds
+        return max(0.0, min(due, self._listed + rest) - time.monotonic())
 
     def take(self, limit: int) -> list[Drop]:
         """Claim up to `limit` files that are whole: those that a crash left in work/ first, then the inbox's.
@@ -151,6 +153,7 @@ class Inbox:
         """List what is in the inbox; names only, for a stat each makes 100,000 names 13 times slower."""
         self._look = False
         self._listed = now = time.monotonic()
+        self._being_written = False
         os.makedirs(self._work, exist_ok=True)
         if not self._in_flight:
             self._remove_empty_folders()
@@ -201,7 +204,7 @@ class Inbox:
             if stat.S_ISDIR(status.st_mode):
                 return None  # a folder has taken the file's place; the next sweep looks into it
             if stat.S_ISREG(status.st_mode) and _is_being_written(source):
-                self._not_before[name] = time.monotonic() + RETRY_SECONDS
+                self._being_written = True
                 return None
             try:
                 os.rename(source, target)

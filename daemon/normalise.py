@@ -35,7 +35,7 @@ MOST_RUNS = 3000  # horizontal runs of ink; more is a texture, and is not taken 
 
 
 class Blank(Exception):
-    """There is no ink; `contrast` is how far the grey levels differ from the paper, of 255."""
+    """There is no ink, or only specks; `contrast` is how far the grey levels differ from the paper, of 255."""
 
     def __init__(self, contrast: float) -> None:
         super().__init__(f"contrast {contrast:.0f}")
@@ -185,7 +185,7 @@ def _normalise_page(grey: np.ndarray) -> tuple[np.ndarray, Doubt | None]:
         return _whole(ink), "not_a_digit"
     chosen, doubt = _choose(parts, mask.shape)
     if not len(chosen):
-        raise Blank(0)
+        raise Blank(level)
     pixels = _render(ink, level, parts, chosen)
     return pixels, doubt or _doubt(pixels)
 
@@ -350,7 +350,7 @@ def _choose(parts: Parts, shape: tuple[int, int]) -> tuple[np.ndarray, Doubt | N
     penalty = np.where(outside > 0, np.where(reaches | slender, 0.02, 0.15), 1.0)
     x, y = (parts.left + parts.right) / 2 / width - 0.5, (parts.top + parts.bottom) / 2 / height - 0.5
     score = parts.area * np.sqrt(size) * penalty * (1 - np.maximum(abs(x), abs(y)))
-    score[(size < max(8, 0.07 * max(shape))) | _along_the_edge(parts, shape)] = 0
+    score[(size < max(8, 0.07 * max(shape))) | ((outside > 0) & _along_the_edge(parts, shape))] = 0
     if not score.any():
         return np.empty(0, int), None
     main = int(score.argmax())

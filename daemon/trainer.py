@@ -92,31 +92,23 @@ def compile_model(model: keras.Sequential, settings: TrainingSettings, learning_
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
     )
-    model.compile(optimizer=optimizer(learning_rate=rate), loss=digit_loss, weighted_metrics=[DigitAccuracy()])
+    model.compile(optimizer=optimizer(learning_rate=rate), loss=settings.loss, weighted_metrics=[DigitAccuracy()])
 
 
-def digit_loss(truth: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """Categorical crossentropy; for NO_DIGIT against all ten digits being equally likely.
-
-    Args:
-        truth: (n,) or (n, 1) integers, 0 to 9 or NO_DIGIT.
-        probabilities: (n, 10).
-
-    """
-    truth = tf.reshape(tf.cast(truth, tf.int32), (-1,))
-    spread = tf.cast(truth == NO_DIGIT, tf.float32)[:, None] / CLASSES
-    return keras.losses.categorical_crossentropy(tf.one_hot(truth, CLASSES) + spread, probabilities)
+def targets(labels: np.ndarray) -> np.ndarray:
+    """What the network should answer: (n,) labels to (n, 10) probabilities; for NO_DIGIT all ten digits alike."""
+    return np.vstack([np.eye(CLASSES, dtype=np.float32), np.full(CLASSES, 1 / CLASSES, np.float32)])[labels]
 
 
-class DigitAccuracy(keras.metrics.SparseCategoricalAccuracy):
-    """The share of the digits that are read right; what is NO_DIGIT does not count."""
+class DigitAccuracy(keras.metrics.CategoricalAccuracy):
+    """The share of the digits that are read right; what is no digit does not count."""
 
     def __init__(self) -> None:
         super().__init__(name="accuracy")
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
-        """Count a batch of (n,) digits and (n, 10) probabilities, with (n,) weights or none."""
-        counts = tf.cast(y_true != NO_DIGIT, tf.float32)
+        """Count a batch of (n, 10) targets and (n, 10) probabilities, with (n,) weights or none."""
+        counts = tf.cast(tf.reduce_max(y_true, axis=1) > 0.5, tf.float32)
         super().update_state(y_true, y_pred, counts if sample_weight is None else counts * sample_weight)
 
 
@@ -133,7 +125,7 @@ def with_synthetic(data: Split, settings: TrainingSettings) -> Split:
 def training_batches(
     base: Split, corrections: Split, batch_size: int, share: float, augmentation: Augmentation, seed: int
 ) -> tf.data.Dataset:
-    """Endless shuffled, augmented batches of (x, y): x (n, 28, 28, 1) float32 in 0..1, y (n,) int64.
+    """Endless shuffled, augmented batches of (x, y): x (n, 28, 28, 1) float32 in 0..1, y (n, 10) float32.
 
     Args:
         base: what most of each batch is taken from.
@@ -146,7 +138,7 @@ def training_batches(
     """
 
     def stream(data: Split, size: int) -> tf.data.Dataset:
-        images = tf.data.Dataset.from_tensor_slices((data.x, data.y.astype(np.int64)))
+        images = tf.data.Dataset.from_tensor_slices((data.x, targets(data.y)))
         return images.shuffle(len(data), seed=seed).repeat().batch(size)
 
     corrected = max(1, round(share * batch_size)) if len(corrections) else 0
@@ -167,7 +159,7 @@ def validation_data(base: Split, corrections: Split) -> tuple[np.ndarray, np.nda
     weights = np.ones(len(x), np.float32)
     if len(corrections):
         weights[len(base) :] = len(base) / len(corrections)
-    return as_input(x), y, weights
+    return as_input(x), targets(y), weights
 
 
 def augment(images: tf.Tensor, limits: Augmentation) -> tf.Tensor:

@@ -430,3 +430,16 @@ def test_odd_shapes_give_an_image_or_a_refusal(size: tuple[int, int]) -> None:
     values = np.random.default_rng(5).integers(0, 256, size[::-1], np.uint8)
     with contextlib.suppress(InvalidImage):
         assert decode(save(Image.fromarray(values)), MAX_PIXELS)[0].shape == (28, 28)
+
+
+@pytest.mark.parametrize("corner", [(4, 4), (4, 296), (296, 4), (296, 296)])
+def test_a_digit_in_a_corner_of_the_page_is_no_edge(corner: tuple[int, int]) -> None:
+    """What lies near the edge of the paper without touching it is read like any other digit."""
+    page = np.full((400, 400), 255, np.uint8)
+    top, left = corner
+    page[top + 10 : top + 90, left + 45 : left + 57] = 20
+    pixels = pixels_of(Image.fromarray(page), "JPEG", quality=85)
+    ink = np.argwhere(pixels > 127)
+    height, width = ink.max(axis=0) - ink.min(axis=0) + 1
+    assert 19 <= height <= 21
+    assert 2 <= width <= 5

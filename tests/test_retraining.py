@@ -55,7 +55,9 @@ def small_root(folder: Path, seed: int = 1) -> Path:
         )
     text = (folder / "config.toml").read_text()
     head, tail = text[: text.index("[[training.layers]]")], text[text.index("[retrain]") :]
-    head = head.replace("epochs = 12 ", "epochs = 3 ").replace("seed = 1 ", f"seed = {seed} ")
+    head = head.replace("epochs = 14 ", "epochs = 3 ").replace("seed = 1 ", f"seed = {seed} ")
+    head = head.replace("synthetic_digits = 12000 ", "synthetic_digits = 0 ")
+    head = head.replace("synthetic_no_digits = 6000 ", "synthetic_no_digits = 0 ")
     tail = tail.replace("steps = 1200 ", "steps = 60 ").replace("margin = 0.0025 ", "margin = 0.05 ")
     tail = tail.replace("recall_floor = 0.97 ", "recall_floor = 0.5 ").replace(
         "canary_accuracy = 0.9 ", "canary_accuracy = 0.6 "

@@ -23,6 +23,8 @@ from tests.conftest import REPOSITORY, Digits, make_root, wait_until
 DENSE = """
 [training]
 dataset = "small.npz"
+synthetic_digits = 0
+synthetic_no_digits = 0
 epochs = 2
 batch_size = 32
 patience = 2
@@ -150,12 +152,12 @@ def test_any_keras_optimizer_can_be_named(tmp_path: Path, digits: Digits, optimi
     model = build_model(settings.layers)
     compile_model(model, settings.model_copy(update={"optimizer": optimizer}), learning_rate=0.01, steps=10)
     assert optimizer.lower() == type(model.optimizer).__name__.lower()
-    assert "sparse_categorical_crossentropy" == model.loss
+    assert "categorical_crossentropy" == model.loss
 
 
 def test_no_augmentation_changes_nothing(digits: Digits) -> None:
     """With limits of 0 images come back as they were, in 0..1."""
-    limits = Augmentation(rotation_degrees=0.0, zoom=0.0, shear=0.0, shift_pixels=0.0)
+    limits = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
     given = augment(digits.images[:8], limits).numpy()
     assert ((8, 28, 28, 1), np.float32) == (given.shape, given.dtype)
     np.testing.assert_allclose(digits.images[:8, :, :, None] / 255, given, atol=1e-5)
@@ -168,7 +170,7 @@ def test_augmentation_changes_each_image_a_little(digits: Digits) -> None:
     assert 0 <= given.min() <= given.max() <= 1.0001
     assert 32 == len({copy.tobytes() for copy in given})
     ink = given.sum(axis=(1, 2, 3)) / (copies[0] / 255).sum()
-    assert 0.6 < ink.min() < ink.max() < 1.5
+    assert 0.4 < ink.min() < ink.max() < 2.2
 
 
 def test_evaluation_counts_truth_by_answer(digits: Digits) -> None:

@@ -30,7 +30,7 @@ from typing import Any, Self
 from prometheus_client.parser import text_string_to_metric_families
 
 REPOSITORY = Path(__file__).parent.parent.parent
-FULL = os.environ.get("DIGITD_FAULTS") == "full"  # `make faults`; the short form is part of `make test`
+FULL = os.environ.get("FAULTS") == "full"  # `make faults`; the short form is part of `make test`
 DEADLINE = 60.0  # seconds to wait for what takes one: machines that run tests are busy
 POLL = 0.01  # seconds between two looks
 FOLDERS = ("inbox", "work", "results", "processed", "rejected")
@@ -335,6 +335,8 @@ class Nursery:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
@@ -378,6 +380,7 @@ class Daemon:
         self._environment = FAST | (environment or {})
         self._limits = limits
         self.pid = 0
+        self.drops = Drops(root / "inbox")
         self.idle_mb = 0.0  # resident memory when it had nothing to do; noted by tests
         self._pidfd = -1
         self._address = ""
@@ -497,6 +500,10 @@ class Daemon:
         """Ask it to end; its exit code."""
         os.kill(self.pid, signal.SIGTERM)
         until(lambda: not self.alive, what="the daemon ends on SIGTERM")
+        return self._reap()
+
+    def stop_code(self) -> int:
+        """The exit code of one that has ended by itself."""
         return self._reap()
 
     def kill(self) -> None:
@@ -646,6 +653,17 @@ def cut_power(point: Path, flags: int) -> None:
         fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", flags))
     finally:
         os.close(descriptor)
+
+
+def fill(path: Path) -> None:
+    """Take all the room that a disk has."""
+    with path.open("wb", buffering=0) as file:
+        size = 1 << 16
+        while size:
+            try:
+                file.write(bytes(size))
+            except OSError:
+                size //= 2
 
 
 def shell(*command: str) -> str:

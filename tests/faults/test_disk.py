@@ -18,6 +18,7 @@ from tests.faults.harness import (
     check_all_done,
     check_nothing_lost,
     files_below,
+    fill,
     lay_out,
     mounted,
     names_in,
@@ -198,17 +199,6 @@ def test_a_read_only_disk_pauses_until_it_is_writable(nursery: Nursery, tmp_path
         )
     finally:
         shell("umount", str(results))
-
-
-def fill(path: Path) -> None:
-    """Take all the room that a disk has."""
-    with path.open("wb", buffering=0) as file:
-        size = 1 << 16
-        while size:
-            try:
-                file.write(bytes(size))
-            except OSError:
-                size //= 2
 
 
 def live_fault(nursery: Nursery, root: Path, begin: Callable[[], object], end: Callable[[], object]) -> None:

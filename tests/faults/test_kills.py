@@ -42,7 +42,7 @@ pytestmark = [
 RANDOM_KILLS = 200 if FULL else 4
 CALLS_TRIED = None if FULL else 5  # None: every one
 CALL = re.compile(r"^(\d+) +(\w+)\((.*)")
-SEED = int(os.environ.get("DIGITD_FAULTS_SEED", "1"))
+SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
 
 def calls_by_thread(log: Path) -> dict[int, Counter[str]]:
@@ -168,8 +168,9 @@ def test_decoders_killed_at_random_moments_are_replaced(nursery: Nursery, place:
         for _ in range(100 if FULL else 8):
             drops.drop_digits(300)
             pause_at_most(chance, 0.1)
+            victims = [pid for pid in (*daemon.workers, *map(parent_of, daemon.workers)) if pid]
             with contextlib.suppress(ProcessLookupError):
-                os.kill(chance.choice([*daemon.workers, *map(parent_of, daemon.workers)]), signal.SIGKILL)
+                os.kill(chance.choice(victims or [0]) or daemon.pid, signal.SIGKILL if victims else 0)
         daemon.settle(180)
         check_all_done(root, drops)
         assert daemon.metric("digitd_images_total") == drops.count

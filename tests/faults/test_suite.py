@@ -45,7 +45,7 @@ def by_kills(nursery: Nursery, _machine: test_power.Machine, tmp_path: Path) -> 
         test_kills.test_killed_at_any_file_changing_call_it_loses_nothing(nursery, place, tmp_path)
 
 
-SYNC = "            sync_file_system(self._folders.results)\n"
+SYNC = "            self._sync()\n"
 WRONG = [
     Wrong(
         "the original is moved before its result is durable",
@@ -63,11 +63,14 @@ WRONG = [
         "results are written in place",
         "results.py",
         (
-            ("        _write(temporary, to_line(content))\n", "        target = folder / json_name(name, sha256, folder)\n"),
             (
-                "        _move(temporary, folder, json_name(name, sha256, folder))\n",
-                "        target.parent.mkdir(parents=True, exist_ok=True)\n        _write(str(target), to_line(content))\n",
+                "        _write(temporary, to_line(content))\n",
+                (
+                    "        (folder / name).parent.mkdir(parents=True, exist_ok=True)\n"
+                    '        _write(f"{folder}/{name}", to_line(content))\n'
+                ),
             ),
+            ("        _move(temporary, folder, name)\n", ""),
         ),
         by_kills,
     ),

@@ -265,6 +265,7 @@ def test_many_at_once_leave_the_others_alone(watched: Watched) -> None:
     watched.is_unharmed()
 
 
+@pytest.mark.skipif(not FULL, reason="in the full run: it takes half a minute until they are given up")
 def test_a_decoder_that_is_stopped_is_replaced(watched: Watched) -> None:
     """A decoder process that hangs for ever costs its time limit, and then others do its work."""
     for worker in watched.daemon.workers:
