@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import dataclass
 
+RUN = "import sys; from daemon.trainer import main; sys.exit(main(sys.argv[1:]))"
 WRONG_SETTINGS, STOPPED = 2, 3  # exit codes of the trainer, beside 0 and 1
 
 
@@ -30,5 +31,9 @@ class Job:
     background: bool = False
 
     def command(self) -> list[str]:
-        """The command line of the child process."""
-        return [sys.executable, "-m", "daemon.trainer", json.dumps(dataclasses.asdict(self))]
+        """The command line of the child process.
+
+        Not `-m daemon.trainer`: its decoder processes would import the main module again, and TensorFlow with it, which
+        does not fit into their address space.
+        """
+        return [sys.executable, "-c", RUN, json.dumps(dataclasses.asdict(self))]

@@ -98,7 +98,7 @@ def install(machine: Machine) -> str:
 
 def results(machine: Machine, folder: str = RESULTS) -> dict[str, int]:
     """The digit of each result below a folder, by its image's name."""
-    code = f"cat $(find {folder} -name '*.json' -not -path '*/.tmp/*') /dev/null"
+    code = f"cat $(find {folder} -name '*.json' -not -path '*/.tmp/*' 2>/dev/null) /dev/null"
     lines = map(json.loads, machine.run("sh", "-c", code, user="alice").splitlines())
     return {line["file"]: line["digit"] for line in lines}
 
@@ -227,7 +227,8 @@ def test_it_retrains_and_swaps_in_the_sandbox(machine: Machine) -> None:
         folder = f"/var/lib/digitd/corrections/{digit}"
         machine.run("sh", "-c", f"mkdir -p {folder} && cp /drops/0[0-9][0-9]-{digit}.png {folder}/", user="bob")
     machine.wait_until(lambda: machine.trainers() != [], "a training")
-    assert "SCHED_IDLE" in machine.run("chrt", "--pid", machine.trainers()[0])
+    trainer = machine.trainers()[0]
+    machine.wait_until(lambda: "SCHED_IDLE" in machine.run("chrt", "--pid", trainer), "the training to step back")
 
     def ended() -> bool:
         for trainer in machine.trainers():  # others may keep the processor busy: the test cannot wait for idle time
