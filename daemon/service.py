@@ -243,7 +243,12 @@ class _Loop:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._run_once()
+            try:
+                self._run_once()
+            except OSError as error:
+                if not self._rest:
+                    raise
+                log.error("%s: %s; trying again", self._thread.name, error)  # such as a full disk: never its end
             if self._rest:
                 self._stop.wait(self._rest)
 

@@ -48,7 +48,10 @@ class Swapper:
         if name is None or name in (self.slot.live.identity.version, self._refused):
             if self._spare_due:
                 self._spare_due = False
-                self.slot.warm_spare(self._registry.folder / f"{self.slot.live.identity.version}.h5")
+                try:
+                    self.slot.warm_spare(self._registry.folder / f"{self.slot.live.identity.version}.h5")
+                except ModelError as error:
+                    log.warning("the next swap will be slow: %s", error)
             return
         started = time.monotonic()
         try:
