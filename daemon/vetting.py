@@ -24,6 +24,7 @@ from daemon.results import timestamp
 MAX_BYTES = 64 * 2**20  # of the file; the shipped model has 0.4 MB
 ADDRESS_SPACE = 16 * 2**30  # bytes; importing TensorFlow alone takes several
 CPU_SECONDS = 300
+MAX_WRITTEN = 2**20  # bytes a file; Python tries its folder for temporary files out
 WALL_SECONDS = 600
 
 
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     """The child: limits first, then Keras."""
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_WRITTEN, MAX_WRITTEN))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from daemon.backend import keras
     from daemon.dataset import load_base_data
