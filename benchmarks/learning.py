@@ -276,7 +276,7 @@ def was_live(content: dict, spans: list[tuple[float, str]]) -> bool:
 
     predicted = datetime.fromisoformat(content["predicted_at"]).timestamp()
     names = {name for at, name in spans if predicted - 1.0 <= at <= predicted + 1.0}
-    before = [name for at, name in spans if at <= predicted]
+    before = [name for at, name in spans if at <= predicted - 1.0]
     return content["model"]["version"] in names | set(before[-1:])
 
 

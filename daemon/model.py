@@ -216,6 +216,8 @@ class ModelSlot:
     def warm_spare(self, path: Path) -> None:
         """Make the next swap quick from the first: load a second copy of the live model for it to be filled into."""
         self._spare = LiveModel(path, self.live.identity, self.live.batch_sizes)
+        gc.collect()
+        gc.freeze()  # TensorFlow's own objects: looking through them held predictions up for 250 ms at each swap
 
 
 def read_architecture(path: Path) -> str:
