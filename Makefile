@@ -29,10 +29,10 @@ install:  ## install or upgrade the systemd service; as root
 uninstall:  ## remove the service, keeping all data; as root
 	sh systemd/uninstall.sh
 
-accuracy: $(VENV)/run-ready  ## read the development set: accuracy, calibration, what is held back; about 5 minutes
+accuracy: $(VENV)/run-ready  ## read the development set: accuracy, calibration, what is held back
 	$(BIN)/python -m benchmarks.accuracy
 
-train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; about half an hour on two quiet cores
+train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; an hour on two busy cores
 	rm -rf build/models
 	DIGITD_PATHS__MODELS=build/models $(BIN)/digitd retrain
 	mv build/models/v0001.h5 build/models/v0001.json models/
