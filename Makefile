@@ -20,7 +20,7 @@ lint: $(VENV)/dev-ready  ## style, types, formatting
 faults: $(VENV)/dev-ready  ## the whole fault suite: kills, power cuts, full disks, hostile files; as root, over an hour
 	FAULTS=full $(BIN)/python -m pytest tests/faults tests/hostile -s
 
-test-systemd: $(VENV)/dev-ready  ## boot a small Debian and prove the service in it; as root, about 8 minutes
+test-systemd: $(VENV)/dev-ready  ## boot a small Debian and prove the service in it; as root, about 10 minutes
 	TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
 
 install:  ## install or upgrade the systemd service; as root
