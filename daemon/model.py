@@ -19,6 +19,7 @@ import numpy as np
 from daemon.backend import keras, tf
 from daemon.config import ConfigError, Layer
 from daemon.doubt import Calibration
+from daemon.folding import fold, refold
 
 IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
@@ -134,7 +135,8 @@ class LiveModel:
         self.identity = identity
         self.batch_sizes = tuple(batch_sizes)
         self._architecture = read_architecture(path)
-        self._model = read_model(path)
+        self._saved = read_model(path)  # as it was saved: what weights are loaded into
+        self._model = fold(self._saved)  # what predicts
         self._gives_logits = give_logits(self._model)
         self._calibration = Calibration.beside(path)
         self._in_use = threading.Lock()
@@ -170,8 +172,9 @@ class LiveModel:
         if read_architecture(path) != self._architecture:
             return False
         with self._in_use:
-            self._model.load_weights(path)
-            _check_finite(self._model, path)
+            self._saved.load_weights(path)
+            _check_finite(self._saved, path)
+            refold(self._saved, self._model)
             self._calibration = Calibration.beside(path)
             self.identity = identity
         return True
