@@ -384,7 +384,7 @@ def fresh_file_system() -> Iterator[Path]:
             yield mount
         finally:
             if mounted:
-                subprocess.run(["umount", mount], check=False)
+                subprocess.run(["umount", "--lazy", mount], check=False)  # the decoders may outlive the daemon for a moment
 
 
 if __name__ == "__main__":

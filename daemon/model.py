@@ -191,12 +191,15 @@ class ModelSlot:
     """The model that is live and the one that was before it, both warm.
 
     Replacing the live one is replacing one reference: a batch keeps the model it began with. One thread swaps; any thread
-    reads `live`.
+    reads `live`. The arguments are LiveModel's: at first both are the same version, so that the first swap has a warm model
+    to fill, as every later one has.
     """
 
-    def __init__(self, model: LiveModel) -> None:
-        self.live = model
-        self._spare: LiveModel | None = None
+    def __init__(self, path: Path, identity: ModelIdentity, batch_sizes: Sequence[int]) -> None:
+        self.live = LiveModel(path, identity, batch_sizes)
+        self._spare: LiveModel | None = LiveModel(path, identity, batch_sizes)
+        gc.collect()
+        gc.freeze()  # TensorFlow's own objects: looking through them held predictions up for 250 ms at each swap
 
     def swap(self, path: Path, identity: ModelIdentity) -> bool:
         """Make a version live; the one before stays warm, so that going back to it is instant.
@@ -215,12 +218,6 @@ class ModelSlot:
         self.live, self._spare = spare, self.live
         gc.collect()  # 0.5 MB a swap without, measured
         return back
-
-    def warm_spare(self, path: Path) -> None:
-        """Make the next swap quick from the first: load a second copy of the live model for it to be filled into."""
-        self._spare = LiveModel(path, self.live.identity, self.live.batch_sizes)
-        gc.collect()
-        gc.freeze()  # TensorFlow's own objects: looking through them held predictions up for 250 ms at each swap
 
 
 def read_architecture(path: Path) -> str:

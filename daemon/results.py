@@ -13,7 +13,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,8 +125,9 @@ def prediction_json(batch: Predictions) -> Iterator[dict[str, Any]]:
     model = {"version": batch.version, "sha256": batch.model_sha256}
     digits = batch.probabilities.argmax(axis=1).tolist()
     rows = batch.probabilities.astype(np.float64).round(6).tolist()
-    for drop, image, probabilities, digit, reason in zip(
-        batch.drops, batch.images, rows, digits, batch.review_reasons, strict=True
+    received = timestamps([drop.received for drop in batch.drops])
+    for drop, image, probabilities, digit, reason, received_at in zip(
+        batch.drops, batch.images, rows, digits, batch.review_reasons, received, strict=True
     ):
         yield {
             "schema": SCHEMA,
@@ -140,7 +140,7 @@ def prediction_json(batch: Predictions) -> Iterator[dict[str, Any]]:
             "review_reason": reason,
             "model": model,
             "image": {"format": image.format, "width": image.width, "height": image.height},
-            "received_at": timestamp(drop.received),
+            "received_at": received_at,
             "predicted_at": answered,
             "seconds": {
                 "waiting": round(max(0.0, batch.claimed - drop.received), 6),
@@ -264,7 +264,14 @@ def remove_orphaned_temporaries(folder: Path) -> None:
 
 def timestamp(seconds: float) -> str:
     """Seconds since the epoch as 2026-11-23T08:00:00.123456Z."""
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='microseconds')[:26]}Z"
+    return timestamps([seconds])[0]
+
+
+def timestamps(seconds: list[float]) -> list[str]:
+    """Many at once, which costs a tenth."""
+    moments = (np.array(seconds, np.float64) * 1e6).round().astype("datetime64[us]")
+    texts: list[str] = np.datetime_as_string(moments, timezone="UTC").tolist()
+    return texts
 
 
 def _with_ending(name: str, tag: str, ending: str) -> str:
