@@ -106,7 +106,7 @@ class TrainingSettings(Table):
 
     dataset: str = "datasets/mnist.npz"
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    epochs: PositiveInt = 16
+    epochs: PositiveInt = 20
     batch_size: PositiveInt = 128
     optimizer: str = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
