@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command is _run:
             raise  # the daemon's end is told with its traceback
         print(
-            f"{error.filename}: expected a user who may use it. Received: {getpass.getuser()}. Where digitd is a service, members "
-            "of the group digitd may look, drop and correct (from their next login on); the rest is for: sudo -u digitd digitd …",
+            f"{error.filename}: expected a user who may use it. Received: {getpass.getuser()}. Where digitd is a service, "
+            "members of the group digitd (from their next login on) may look, drop and correct; all else is for: "
+            "sudo -u digitd digitd …",
             file=sys.stderr,
         )
         return FAILED
