@@ -211,6 +211,7 @@ class CorrectionWatch:
     def _show(self) -> None:
         if self._agreed:
             self._metrics.live_accuracy.set(sum(self._agreed) / len(self._agreed))
+            self._metrics.live_accuracy_images.set(len(self._agreed))
 
 
 def correct(settings: Settings, name: str, digit: int) -> Path:

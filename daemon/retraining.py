@@ -127,7 +127,7 @@ class Trainer:
             limit = time.monotonic() + self.settings.retrain.max_hours * 3600
             while child.poll() is None:
                 if self.stop.wait(POLL_SECONDS):
-                    raise TrainingEnded("stopped", "the daemon stopped")
+                    raise TrainingEnded("stopped", "it was told to stop")
                 if time.monotonic() > limit:
                     raise TrainingEnded("failed", f"it took longer than {self.settings.retrain.max_hours:g} hours")
                 with contextlib.suppress(OSError, ValueError):

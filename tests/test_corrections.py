@@ -88,6 +88,7 @@ def test_a_correction_is_compared_with_the_answer_that_its_bytes_were_given(tmp_
     }
     assert counted == {"yes": 1, "no": 1, "unknown": 1}
     assert metrics.registry.get_sample_value("digitd_live_accuracy_ratio") == 0.5
+    assert metrics.registry.get_sample_value("digitd_live_accuracy_images") == 2
     again = CorrectionWatch(folder, results, journal, Metrics())
     assert [again.run_once(), again.run_once()] == [0, 0]
     assert again.new_since(0.0) == 3
