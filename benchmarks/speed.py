@@ -268,7 +268,7 @@ class Peak(threading.Thread):
 
 def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     """In one process on one core: the same decoding and model without files, and the same renames without a model."""
-    from daemon.images import decode
+    from daemon.images import load_content
     from daemon.model import LiveModel, ModelIdentity, limit_threads
 
     limit_threads(1)
@@ -277,7 +277,7 @@ def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     loaded = time.process_time() - began
     contents = [path.read_bytes() for path in files.iterdir()][:768]
     began = time.process_time()
-    pixels = np.stack([decode(content, 10**8)[0] for content in contents])
+    pixels = np.stack([load_content(content, 10**8).pixels for content in contents])
     decoded = time.process_time() - began
     began = time.process_time()
     model.predict(pixels)
@@ -384,7 +384,7 @@ def fresh_file_system() -> Iterator[Path]:
             yield mount
         finally:
             if mounted:
-                subprocess.run(["umount", mount], check=False)
+                subprocess.run(["umount", "--lazy", mount], check=False)  # the decoders may outlive the daemon for a moment
 
 
 if __name__ == "__main__":

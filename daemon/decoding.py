@@ -30,11 +30,12 @@ import numpy as np
 from pebble import ProcessPool
 
 from daemon.config import InboxSettings
-from daemon.images import InvalidImage, load_image
+from daemon.images import InvalidImage, Picture, normalise_all, read_picture
 from daemon.results import Drop, ImageFacts, Predictions, Rejection, publish_predictions
 
 log = logging.getLogger(__name__)
 
+TOGETHER = 32  # pictures that are normalised at once
 CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
 PUBLISH_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
 STALLED_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
@@ -179,22 +180,31 @@ def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int)
     """Load each image of a chunk, for as long as CHUNK_SECONDS allow."""
     decoded = Decoded([], [], np.empty((len(drops), 28, 28), np.uint8), [], [], [])
     deadline = time.monotonic() + CHUNK_SECONDS
-    for number, drop in enumerate(drops):
-        try:
-            image = load_image(f"{work}/{drop.name}", max_bytes, max_pixels)
-        except InvalidImage as error:
-            decoded.refused.append(Rejection(drop, error.reason, error.detail, error.hint, error.sha256))
-        except OSError as error:
-            decoded.failed.append((drop, error))
-        else:
-            decoded.pixels[len(decoded.drops)] = image.pixels
-            decoded.drops.append(drop)
-            decoded.images.append(ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt))
-        if time.monotonic() > deadline:
-            decoded.left = drops[number + 1 :]
-            break
+    waiting = deque(drops)
+    while waiting and time.monotonic() < deadline:
+        read: list[tuple[Drop, Picture]] = []
+        while waiting and len(read) < TOGETHER and time.monotonic() < deadline:
+            drop = waiting.popleft()
+            try:
+                read.append((drop, read_picture(f"{work}/{drop.name}", max_bytes, max_pixels)))
+            except InvalidImage as error:
+                decoded.refused.append(_rejection(drop, error))
+            except OSError as error:
+                decoded.failed.append((drop, error))
+        for (drop, _), image in zip(read, normalise_all([picture for _, picture in read]), strict=True):
+            if isinstance(image, InvalidImage):
+                decoded.refused.append(_rejection(drop, image))
+            else:
+                decoded.pixels[len(decoded.drops)] = image.pixels
+                decoded.drops.append(drop)
+                decoded.images.append(ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt))
+    decoded.left = list(waiting)
     decoded.pixels = decoded.pixels[: len(decoded.drops)]
     return decoded
+
+
+def _rejection(drop: Drop, error: InvalidImage) -> Rejection:
+    return Rejection(drop, error.reason, error.detail, error.hint, error.sha256)
 
 
 def _start_worker(address_space: int) -> None:

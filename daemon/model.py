@@ -19,6 +19,7 @@ import numpy as np
 from daemon.backend import keras, tf
 from daemon.config import ConfigError, Layer
 from daemon.doubt import Calibration
+from daemon.folding import fold, refold
 
 IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
@@ -134,7 +135,8 @@ class LiveModel:
         self.identity = identity
         self.batch_sizes = tuple(batch_sizes)
         self._architecture = read_architecture(path)
-        self._model = read_model(path)
+        self._saved = read_model(path)  # as it was saved: what weights are loaded into
+        self._model = fold(self._saved)  # what predicts
         self._gives_logits = give_logits(self._model)
         self._calibration = Calibration.beside(path)
         self._in_use = threading.Lock()
@@ -170,8 +172,9 @@ class LiveModel:
         if read_architecture(path) != self._architecture:
             return False
         with self._in_use:
-            self._model.load_weights(path)
-            _check_finite(self._model, path)
+            self._saved.load_weights(path)
+            _check_finite(self._saved, path)
+            refold(self._saved, self._model)
             self._calibration = Calibration.beside(path)
             self.identity = identity
         return True
@@ -188,12 +191,15 @@ class ModelSlot:
     """The model that is live and the one that was before it, both warm.
 
     Replacing the live one is replacing one reference: a batch keeps the model it began with. One thread swaps; any thread
-    reads `live`.
+    reads `live`. The arguments are LiveModel's: at first both are the same version, so that the first swap has a warm model
+    to fill, as every later one has.
     """
 
-    def __init__(self, model: LiveModel) -> None:
-        self.live = model
-        self._spare: LiveModel | None = None
+    def __init__(self, path: Path, identity: ModelIdentity, batch_sizes: Sequence[int]) -> None:
+        self.live = LiveModel(path, identity, batch_sizes)
+        self._spare: LiveModel | None = LiveModel(path, identity, batch_sizes)
+        gc.collect()
+        gc.freeze()  # TensorFlow's own objects: looking through them held predictions up for 250 ms at each swap
 
     def swap(self, path: Path, identity: ModelIdentity) -> bool:
         """Make a version live; the one before stays warm, so that going back to it is instant.
@@ -212,12 +218,6 @@ class ModelSlot:
         self.live, self._spare = spare, self.live
         gc.collect()  # 0.5 MB a swap without, measured
         return back
-
-    def warm_spare(self, path: Path) -> None:
-        """Make the next swap quick from the first: load a second copy of the live model for it to be filled into."""
-        self._spare = LiveModel(path, self.live.identity, self.live.batch_sizes)
-        gc.collect()
-        gc.freeze()  # TensorFlow's own objects: looking through them held predictions up for 250 ms at each swap
 
 
 def read_architecture(path: Path) -> str:

@@ -56,6 +56,28 @@ class Parts:
     run_end: np.ndarray
 
 
+def normalise_all(greys: list[np.ndarray]) -> list[tuple[np.ndarray, Doubt | None] | Blank]:
+    """Bring pictures into MNIST's form as `normalise` does; those that are in it already together, at a tenth of the cost.
+
+    Returns:
+        For each in its place, what `normalise` gives, or the Blank that it would raise.
+
+    """
+    done: dict[int, tuple[np.ndarray, Doubt | None] | Blank] = {}
+    square = [number for number, grey in enumerate(greys) if grey.shape == (SIDE, SIDE)]
+    if square:
+        ink, fits = _take_canonical(np.stack([greys[number].astype(np.uint8, copy=False) for number in square]))
+        doubts = _doubts(ink)
+        done = {number: (ink[i], doubts[i]) for i, number in enumerate(square) if fits[i]}
+    for number, grey in enumerate(greys):
+        if number not in done:
+            try:
+                done[number] = _normalise_other(grey)
+            except Blank as blank:
+                done[number] = blank
+    return [done[number] for number in range(len(greys))]
+
+
 def normalise(grey: np.ndarray) -> tuple[np.ndarray, Doubt | None]:
     """Bring a grey picture into MNIST's form.
 
@@ -70,10 +92,13 @@ def normalise(grey: np.ndarray) -> tuple[np.ndarray, Doubt | None]:
         Blank: there is no ink.
 
     """
-    if grey.shape == (SIDE, SIDE):
-        canonical = _canonical(grey)
-        if canonical is not None:
-            return canonical, _doubt(canonical)
+    normalised = normalise_all([grey])[0]
+    if isinstance(normalised, Blank):
+        raise normalised
+    return normalised
+
+
+def _normalise_other(grey: np.ndarray) -> tuple[np.ndarray, Doubt | None]:
     grey = _undo_enlargement(grey)
     if SMALL <= max(grey.shape) <= BLURRED:
         coarse = _undo_smooth_enlargement(grey)
@@ -103,18 +128,13 @@ def centre(digit: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _canonical(grey: np.ndarray) -> np.ndarray | None:
-    """The picture with ink 255 on paper 0 if its border is nearly all paper, pure black or white; else None."""
-    border = _border(grey)
-    if np.count_nonzero(border > 8) <= 10:  # of 112; centring leaves some of MNIST's digits touching it
-        ink = grey
-    elif np.count_nonzero(border < 247) <= 10:
-        ink = 255 - grey
-    else:
-        return None
-    if ink.max() < 4 * BLANK_CONTRAST:
-        return None
-    return ink.astype(np.uint8)
+def _take_canonical(greys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 28, 28) uint8 with ink 255 on paper 0, and (n,) whether the border is nearly all paper, pure black or white."""
+    border = np.concatenate([greys[:, 0], greys[:, -1], greys[:, :, 0], greys[:, :, -1]], axis=1)
+    light_on_dark = np.count_nonzero(border > 8, axis=1) <= 10  # of 112; centring leaves some of MNIST's digits touching it
+    dark_on_light = np.count_nonzero(border < 247, axis=1) <= 10
+    ink = np.where(light_on_dark[:, None, None], greys, 255 - greys)
+    return ink, (light_on_dark | dark_on_light) & (ink.max(axis=(1, 2)) >= 4 * BLANK_CONTRAST)
 
 
 def _undo_enlargement(grey: np.ndarray) -> np.ndarray:
@@ -384,16 +404,20 @@ def _along_the_edge(parts: Parts, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _doubt(pixels: np.ndarray) -> Doubt | None:
-    """Whether the ink is more, thicker, flatter or more scattered than that of 1,999 digits in 2,000."""
+    return _doubts(pixels[None])[0]
+
+
+def _doubts(pixels: np.ndarray) -> list[Doubt | None]:
+    """Whether the ink of each is more, thicker, flatter or more scattered than that of 1,999 digits in 2,000."""
     ink = pixels > 127
-    area = np.count_nonzero(ink)
-    if area > MOST_INK or np.count_nonzero(ink.any(axis=1)) < LEAST_ROWS:
-        return "not_a_digit"
-    across, down = ink[:, 1:] & ink[:, :-1], ink[1:] & ink[:-1]
-    if 2 * area - np.count_nonzero(across) - np.count_nonzero(down) > MOST_STROKES:
-        return "not_a_digit"
-    inner = np.count_nonzero(across[1:-1, 1:] & across[1:-1, :-1] & down[1:, 1:-1] & down[:-1, 1:-1])
-    return "not_a_digit" if 2 * area > THICKEST * (area - inner) else None
+    across, down = ink[:, :, 1:] & ink[:, :, :-1], ink[:, 1:] & ink[:, :-1]
+    inner = across[:, 1:-1, 1:] & across[:, 1:-1, :-1] & down[:, 1:, 1:-1] & down[:, :-1, 1:-1]
+    area, beside, above, inside = (np.count_nonzero(part, axis=(1, 2)) for part in (ink, across, down, inner))
+    rows = np.count_nonzero(ink.any(axis=2), axis=1)
+    strokes = 2 * area - beside - above
+    thick = 2 * area > THICKEST * (area - inside)
+    odd = (area > MOST_INK) | (rows < LEAST_ROWS) | (strokes > MOST_STROKES) | thick
+    return ["not_a_digit" if is_odd else None for is_odd in odd.tolist()]
 
 
 def _render(ink: np.ndarray, level: float, parts: Parts, chosen: np.ndarray) -> np.ndarray:

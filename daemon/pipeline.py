@@ -6,24 +6,22 @@ import errno
 import logging
 import os
 import queue
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from daemon.config import Settings
 from daemon.decoding import Decoded, Decoders, DecodersLost
 from daemon.doubt import review_reason
-from daemon.files import is_own_fault, printable, sync_file_system
+from daemon.files import printable
 from daemon.inbox import Inbox
 from daemon.metrics import Metrics
 from daemon.model import LiveModel
+from daemon.readiness import Readiness
 from daemon.results import (
     Drop,
     Predictions,
@@ -32,8 +30,8 @@ from daemon.results import (
     publish_predictions,
     publish_rejection,
     remove_orphaned_temporaries,
-    retire,
 )
+from daemon.retirement import Answered, Folders, Retirement
 
 log = logging.getLogger(__name__)
 
@@ -42,153 +40,8 @@ CHUNKS_IN_FLIGHT = 4  # claimed and not published
 INLINE = 8  # up to so many results are written here: the hand-over to another process would cost more
 RETRY_SECONDS = 1.0  # between two tries on something that the machine refused
 SOLO_TRIES = 2  # a process that dies on an image alone may have been killed by somebody; twice is the image's doing
-GROUP = 1024  # originals that are retired with one sync
 CLOSING = ("results", "retire", "decoders")  # sources whose faults keep the intake closed; their own retries open it
 UNFINISHED = {"not_an_image", "truncated", "unreadable"}  # what a file that is still being written looks like
-
-
-class Readiness:
-    """Why the daemon is not ready, by source; it is ready when there is no reason. Any thread may use it."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._reasons = {"start": "the model is being loaded"}
-        self._lock = threading.Lock()
-        self._metrics = metrics
-
-    def report(self, source: str, reason: str | None) -> None:
-        """Say what keeps a source from working; None when it works."""
-        with self._lock:
-            before = self._reasons.pop(source, None)
-            if reason is not None:
-                self._reasons[source] = reason
-            self._metrics.ready.set(not self._reasons)
-        if reason is not None and before is None:
-            log.error("not ready: %s: %s", source, reason)
-        elif reason is None and before is not None and source != "start":
-            log.info("%s works again", source)
-
-    def fault(self, source: str, error: OSError) -> None:
-        """Report a fault of the machine, and count it."""
-        self._metrics.intake_errors.labels(errno.errorcode.get(error.errno or 0, "unknown")).inc()
-        self.report(source, str(error))
-
-    def is_held(self, source: str) -> bool:
-        """Whether this source does not work."""
-        return source in self._reasons
-
-    @property
-    def reasons(self) -> list[str]:
-        """What is wrong, one sentence each; empty when ready."""
-        with self._lock:
-            return [f"{source}: {reason}" for source, reason in sorted(self._reasons.items())]
-
-
-@dataclass(frozen=True)
-class Folders:
-    """The folders that an image can be in after the inbox."""
-
-    work: Path
-    results: Path
-    processed: Path
-    rejected: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A drop whose JSON is published: what is left is to retire its original to `folder`."""
-
-    name: str
-    sha256: str | None
-    folder: Path
-
-
-class Retirement:
-    """Makes published results durable, a group at a time, and only then moves their originals out of work/.
-
-    Args:
-        folders: where results and originals are.
-        inbox: told which names are free again.
-        readiness: told when the disk refuses.
-        sync_seconds: how long a result may wait to be made durable.
-
-    """
-
-    def __init__(self, folders: Folders, inbox: Inbox, readiness: Readiness, metrics: Metrics, sync_seconds: float) -> None:
-        self._folders, self._inbox, self._readiness, self._metrics = folders, inbox, readiness, metrics
-        self._sync_seconds = sync_seconds
-        self._queue: queue.SimpleQueue[list[Answered]] = queue.SimpleQueue()
-        self._group: list[Answered] = []
-        self._immovable: set[str] = set()
-        self._due = float("inf")
-        self.last_pass = time.monotonic()
-
-    def put(self, answered: list[Answered]) -> None:
-        """Hand published drops over; any thread may call this."""
-        self._queue.put(answered)
-
-    def run_once(self, longest: float) -> None:
-        """Collect for at most `longest` seconds; retire the group when it is due."""
-        self.last_pass = now = time.monotonic()
-        try:
-            answered = self._queue.get(timeout=max(0.0, min(longest, self._due - now)))
-            if not self._group:
-                self._due = time.monotonic() + self._sync_seconds
-            self._group += answered
-        except queue.Empty:
-            pass
-        if len(self._group) >= GROUP or time.monotonic() >= self._due:
-            self.flush()
-
-    def flush(self) -> None:
-        """Sync, then retire the group; where the machine refuses, what is left is tried again."""
-        while True:
-            try:
-                self._group += self._queue.get_nowait()
-            except queue.Empty:
-                break
-        group, self._group, self._due = self._group, [], float("inf")
-        started = time.monotonic()
-        fault: OSError | None = None
-        try:
-            self._sync()
-        except OSError as error:
-            fault, self._group = error, group
-        else:
-            for answered in group:
-                try:
-                    self._retire(answered)
-                except OSError as error:  # the others go on
-                    fault = error
-                    self._group.append(answered)
-        if fault:
-            self._readiness.fault("retire", fault)
-        else:
-            self._readiness.report("retire", None)
-        if self._group:
-            self._due = time.monotonic() + RETRY_SECONDS
-        self._metrics.stage_seconds.labels("retire").observe(time.monotonic() - started)
-
-    def _sync(self) -> None:
-        sync_file_system(self._folders.results)
-        if self._folders.rejected.stat().st_dev != self._folders.results.stat().st_dev:
-            sync_file_system(self._folders.rejected)
-
-    def _retire(self, answered: Answered) -> None:
-        """Move one original; one that cannot be moved for its own sake is tried again without closing the intake."""
-        name, work = answered.name, self._folders.work
-        try:
-            retire(name, answered.sha256, work, answered.folder)
-        except OSError as error:
-            if not is_own_fault(error, work, answered.folder):
-                raise
-            self._group.append(answered)
-            if name not in self._immovable:
-                self._immovable.add(name)
-                self._metrics.intake_errors.labels("immovable").inc()
-                log.warning("%s is answered but cannot leave work/: %s; trying again", printable(name), error.strerror)
-        else:
-            self._inbox.release(name)
-            self._immovable.discard(name)
 
 
 class Pipeline:

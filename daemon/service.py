@@ -25,9 +25,11 @@ from daemon.http import HttpServer
 from daemon.inbox import Inbox
 from daemon.metrics import Metrics
 from daemon.model import limit_threads
-from daemon.pipeline import Folders, Pipeline, Readiness, Retirement
+from daemon.pipeline import Pipeline
+from daemon.readiness import Readiness
 from daemon.registry import Registry
 from daemon.results import prepare, remove_temporaries
+from daemon.retirement import Folders, Retirement
 from daemon.retraining import Retraining
 from daemon.swapping import Swapper
 

@@ -12,7 +12,7 @@ from daemon.backend import keras
 from daemon.config import Settings
 from daemon.files import replace_symlink
 from daemon.metrics import Metrics
-from daemon.model import LiveModel, ModelError, ModelIdentity, ModelSlot
+from daemon.model import ModelError, ModelIdentity, ModelSlot
 from daemon.registry import CURRENT, Registry, RegistryError, TrainingUnderWay, Version
 from daemon.results import timestamp
 from daemon.vetting import adopt
@@ -41,9 +41,8 @@ class Swapper:
         self._adopt_foreign()
         version = registry.current()
         registry.settle(version)
-        self.slot = ModelSlot(LiveModel(version.path, _identity(version), settings.inference.batch_sizes))
+        self.slot = ModelSlot(version.path, _identity(version), settings.inference.batch_sizes)
         self._show(version, "the daemon started")
-        self._spare_due = True
 
     def run_once(self) -> None:
         """Swap if current.h5 names another version than the live one."""
@@ -53,12 +52,6 @@ class Swapper:
         if name == self.slot.live.identity.version:
             self._refused = None  # what was refused may have been mended by the time that it is named again
         if name is None or name in (self.slot.live.identity.version, self._refused):
-            if self._spare_due:
-                self._spare_due = False
-                try:
-                    self.slot.warm_spare(self._registry.folder / f"{self.slot.live.identity.version}.h5")
-                except ModelError as error:
-                    log.warning("the next swap will be slow: %s", error)
             return
         started = time.monotonic()
         try:

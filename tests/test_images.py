@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from daemon.images import InvalidImage, decode, load_content, load_image, normalise
+from daemon.images import InvalidImage, decode, load_content, load_image, normalise_all
 
 MAX_BYTES, MAX_PIXELS = 1 << 20, 4_000_000
 
@@ -38,7 +38,7 @@ def save(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def pixels_of(picture: Image.Image, kind: str = "PNG", **options: Any) -> np.ndarray:
     """What the decoder makes of a picture that was saved."""
-    return decode(save(picture, kind, **options), MAX_PIXELS)[0]
+    return load_content(save(picture, kind, **options), MAX_PIXELS).pixels
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
@@ -66,7 +66,7 @@ def on_paper(
 def reason(data: bytes) -> str:
     """Why content is refused; the refusal says what was found and what to do."""
     with pytest.raises(InvalidImage) as caught:
-        decode(data, MAX_PIXELS)
+        load_content(data, MAX_PIXELS)
     assert caught.value.detail
     assert caught.value.hint
     return caught.value.reason
@@ -133,7 +133,8 @@ def test_every_mode_is_read_alike(mnist: np.ndarray, mode: str) -> None:
 def test_every_format_is_read_alike(mnist: np.ndarray, kind: str) -> None:
     """Each of the formats works and is named in the answer."""
     grey = ImageOps.invert(ink(mnist[4], 140))
-    pixels, named, size = decode(save(grey, kind), MAX_PIXELS)
+    image = load_content(save(grey, kind), MAX_PIXELS)
+    pixels, named, size = image.pixels, image.format, (image.width, image.height)
     assert (kind, (140, 140)) == (named, size)
     assert likeness(pixels_of(grey), pixels) > 0.97
 
@@ -163,7 +164,8 @@ def test_a_phone_picture_is_turned_upright(mnist: np.ndarray, orientation: int, 
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = page.transpose(undo)
-    pixels, _, size = decode(save(stored, "JPEG", quality=90, exif=exif), MAX_PIXELS)
+    image = load_content(save(stored, "JPEG", quality=90, exif=exif), MAX_PIXELS)
+    pixels, size = image.pixels, (image.width, image.height)
     assert stored.size == size
     assert likeness(mnist[7], pixels) > 0.85
 
@@ -171,7 +173,7 @@ def test_a_phone_picture_is_turned_upright(mnist: np.ndarray, orientation: int, 
 def test_a_large_photograph_is_read(mnist: np.ndarray) -> None:
     """Twelve megapixels come out as the same digit."""
     page = on_paper(mnist[8]).resize((3000, 4000), Image.Resampling.BILINEAR)
-    assert likeness(mnist[8], decode(save(page, "JPEG"), 50_000_000)[0]) > 0.85
+    assert likeness(mnist[8], load_content(save(page, "JPEG"), 50_000_000).pixels) > 0.85
 
 
 # --- paper
@@ -322,10 +324,18 @@ def test_one_colour_is_blank(size: tuple[int, int]) -> None:
         assert reason(save(Image.new("L", size, value))) == "blank"
 
 
-def test_an_array_without_ink_is_refused() -> None:
-    """`normalise` refuses as `decode` does."""
-    with pytest.raises(InvalidImage, match="blank"):
-        normalise(np.full((28, 28), 255, np.uint8))
+def test_many_are_normalised_as_one_alone(mnist: np.ndarray) -> None:
+    """Pictures that are normalised together come out as each does alone, and a blank one harms no other."""
+    pages = [mnist[3], 255 - mnist[4], np.zeros((28, 28), np.uint8), np.pad(255 - mnist[5], 40, constant_values=255)]
+    files = [save(Image.fromarray(page)) for page in pages]
+    together = normalise_all([decode(data, MAX_PIXELS) for data in files])
+    assert isinstance(together[2], InvalidImage)
+    assert "blank" == together[2].reason
+    for number in (0, 1, 3):
+        image, alone = together[number], load_content(files[number], MAX_PIXELS)
+        assert not isinstance(image, InvalidImage)
+        assert np.array_equal(alone.pixels, image.pixels)
+        assert (alone.sha256, alone.doubt) == (image.sha256, image.doubt)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello, world", b"%PDF-1.7\n", b"<svg/>", b"PK\x03\x04", b"%!PS-Adobe", bytes(64)])
@@ -418,7 +428,7 @@ def test_any_bytes_give_an_image_or_a_refusal(mnist: np.ndarray) -> None:
         for position in random.integers(0, len(data), 4):
             data[position] = random.integers(256)
         try:
-            pixels, _, _ = decode(bytes(data), MAX_PIXELS)
+            pixels = load_content(bytes(data), MAX_PIXELS).pixels
         except InvalidImage:
             continue
         assert pixels.shape == (28, 28)
@@ -429,7 +439,7 @@ def test_odd_shapes_give_an_image_or_a_refusal(size: tuple[int, int]) -> None:
     """Slivers of pictures do not break anything."""
     values = np.random.default_rng(5).integers(0, 256, size[::-1], np.uint8)
     with contextlib.suppress(InvalidImage):
-        assert decode(save(Image.fromarray(values)), MAX_PIXELS)[0].shape == (28, 28)
+        assert load_content(save(Image.fromarray(values)), MAX_PIXELS).pixels.shape == (28, 28)
 
 
 @pytest.mark.parametrize("corner", [(4, 4), (4, 296), (296, 4), (296, 296)])

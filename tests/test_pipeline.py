@@ -16,8 +16,10 @@ from daemon.decoding import Decoders
 from daemon.inbox import Inbox
 from daemon.metrics import Metrics
 from daemon.model import LiveModel, ModelIdentity
-from daemon.pipeline import Folders, Pipeline, Readiness, Retirement
+from daemon.pipeline import Pipeline
+from daemon.readiness import Readiness
 from daemon.results import prepare
+from daemon.retirement import Folders, Retirement
 from tests.conftest import LONG_AGO, REPOSITORY, Digits, encode, files_below, wait_until
 
 
