@@ -44,18 +44,23 @@ CALL = re.compile(r"^(\d+) +(\w+)\((.*)")
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
 
-def calls_by_thread(log: Path) -> dict[int, Counter[str]]:
-    """How many file-changing calls of each kind every traced thread made."""
-    calls: dict[int, Counter[str]] = {}
+def calls_by_thread(log: Path) -> dict[int, list[tuple[str, int]]]:
+    """The file-changing calls of every traced thread: each one's kind, and its number among all calls of that kind.
+
+    Those that change no file, such as a write into a pipe, are counted and left out: strace counts them, too.
+    """
+    calls: dict[int, list[tuple[str, int]]] = {}
+    counts: Counter[tuple[int, str]] = Counter()
     for line in log.read_text(errors="replace").splitlines():
         if not (match := CALL.match(line)):
             continue
         thread, kind, rest = int(match[1]), match[2], match[3]
+        counts[thread, kind] += 1
         if kind.startswith("open") and "O_CREAT" not in rest:
             continue
         if kind == "write" and re.match(r"\d+<(pipe|socket|anon_inode|/dev/|/tmp/digitd-[^/]*\.log|UNIX|TCP)", rest):
             continue
-        calls.setdefault(thread, Counter())[kind] += 1
+        calls.setdefault(thread, []).append((kind, counts[thread, kind]))
     return calls
 
 
@@ -67,14 +72,9 @@ def rehearse(daemon: Daemon, drops: Drops, log: Path) -> tuple[list[tuple[int, s
         daemon.settle()
     calls = calls_by_thread(log)
     mine = [
-        (threads.index(thread), kind, number)
-        for thread, kinds in sorted(calls.items())
-        if thread in threads
-        for kind, count in sorted(kinds.items())
-        for number in range(1, count + 1)
+        (threads.index(thread), *call) for thread in sorted(calls) if thread in threads for call in sorted(calls[thread])
     ]
-    others = [kinds for thread, kinds in calls.items() if thread not in threads]
-    theirs = sorted({(kind, number) for kinds in others for kind, count in kinds.items() for number in range(1, count + 1)})
+    theirs = sorted({call for thread, kinds in calls.items() if thread not in threads for call in kinds})
     return mine, theirs
 
 
