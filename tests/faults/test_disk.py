@@ -41,8 +41,8 @@ SLACK = 15.0  # on machines that are busy with other tests
 ERRORS = ("ENOSPC", "EIO", "EROFS")
 # What each error can come from, as the kernel documents it; the walk's calls that read are hit by EIO only.
 POSSIBLE = {
-    "ENOSPC": {"rename", "mkdir", "write", "openat", "syncfs"},
-    "EIO": {"rename", "mkdir", "write", "openat", "syncfs", "unlink", "getdents64", "read", "newfstatat"},
+    "ENOSPC": {"rename", "renameat2", "mkdir", "write", "openat", "syncfs"},
+    "EIO": {"rename", "renameat2", "mkdir", "write", "openat", "syncfs", "unlink", "getdents64", "read", "newfstatat"},
     "EROFS": {"rename", "mkdir", "openat", "unlink", "rmdir", "renameat2"},
 }
 
@@ -80,7 +80,7 @@ def test_an_error_of_any_call_is_nobodys_end(nursery: Nursery, place: Path, tmp_
 
 
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("kind", ["rename", "write", "syncfs", "openat", "read", "getdents64", "mkdir"])
+@pytest.mark.parametrize("kind", ["rename", "renameat2", "write", "syncfs", "openat", "read", "getdents64", "mkdir"])
 def test_a_lasting_error_pauses_and_resumes(nursery: Nursery, place: Path, kind: str, error: str) -> None:
     """While a kind of system call fails, the daemon says so and consumes nothing; afterwards it goes on by itself."""
     if kind not in POSSIBLE[error]:

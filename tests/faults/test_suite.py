@@ -56,7 +56,7 @@ SYNC = "            self._sync()\n"
 WRONG = [
     Wrong(
         "the original is moved before its result is durable",
-        "pipeline.py",
+        "retirement.py",
         ((SYNC, "            [retire(a.name, a.sha256, self._folders.work, a.folder) for a in group]\n" + SYNC),),
         test_power.test_a_power_cut_during_the_sync_loses_nothing,
         AFTER_A_CUT,
@@ -75,11 +75,18 @@ WRONG = [
             (
                 "        _write(temporary, to_line(content))\n",
                 (
+                    "        name = otherwise()\n"
                     "        (folder / name).parent.mkdir(parents=True, exist_ok=True)\n"
                     '        _write(f"{folder}/{name}", to_line(content))\n'
                 ),
             ),
-            ("        _move(temporary, folder, name)\n", ""),
+            (
+                (
+                    '        if not rename_to_free_name(temporary, f"{folder}/{usual}"):\n'
+                    "            _move(temporary, folder, otherwise())\n"
+                ),
+                "",
+            ),
         ),
         by_kills,
         "is not whole",
