@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.config import Settings, load_settings
 from daemon.roots import lay_out
+from tests.faults.harness import Nursery
 
 REPOSITORY = Path(__file__).parent.parent
 DEADLINE = 60.0  # seconds; generous, because the machine may be busy
@@ -239,3 +240,11 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield running.wait_ready()
     finally:
         running.close()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """One process that forks all daemons of the fault tests and the hostile ones, for one import of TensorFlow."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
