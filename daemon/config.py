@@ -80,14 +80,14 @@ class InferenceSettings(Table):
 class Augmentation(Table):
     """Random changes of training images; each value is the largest change in either direction."""
 
-    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 12.0
-    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.12
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.1
     shear: Annotated[float, Field(ge=0, le=1)] = 0.2
-    shift_pixels: Annotated[float, Field(ge=0, le=14)] = 2.0
-    perspective: Share = 0.1
-    elastic_pixels: Annotated[float, Field(ge=0, le=4)] = 1.0
-    thickness: Share = 0.6
-    coarse_share: Share = 0.15
+    shift_pixels: Annotated[float, Field(ge=0, le=14)] = 1.5
+    perspective: Share = 0.05
+    elastic_pixels: Annotated[float, Field(ge=0, le=4)] = 0.8
+    thickness: Share = 0.5
+    coarse_share: Share = 0.1
 
 
 class Layer(BaseModel):
@@ -106,16 +106,16 @@ class TrainingSettings(Table):
 
     dataset: str = "datasets/mnist.npz"
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    epochs: PositiveInt = 14
+    epochs: PositiveInt = 20
     batch_size: PositiveInt = 128
     optimizer: str = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
     warmup_share: Share = 0.1
     loss: Literal["categorical_crossentropy", "kl_divergence", "categorical_focal_crossentropy"] = "categorical_crossentropy"
-    patience: PositiveInt = 4
+    patience: PositiveInt = 8
     seed: int = 1
-    synthetic_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 12_000
-    synthetic_no_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 6_000
+    synthetic_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 8_000
+    synthetic_no_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 4_000
     augmentation: Augmentation = Augmentation()
     layers: Annotated[list[Layer], Field(min_length=1)]
 

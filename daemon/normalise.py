@@ -24,6 +24,7 @@ BOX = 20  # what the digit is fitted into
 SMALL = 40  # pixels; a picture whose longer side is below this takes the simple way
 BLANK_CONTRAST = 24  # grey levels of 255; less than this between ink and paper is a blank page
 BLURRED = 160  # pixels; up to this side a picture is looked at for being an enlarged small one
+FLAT = 12  # grey levels; where the border of the background varies less, the paper is flat, and a bold stroke none of it
 BACKGROUND_SIDE = 64  # the background is looked for at about this size
 THIN = 2.2  # pixels of 20; MNIST's strokes are mostly 2 to 4 wide
 EDGE = 0.12  # of a side; what lies within it on all sides is the picture's edge
@@ -242,8 +243,11 @@ def _flatten(grey: np.ndarray, *, shaded: bool) -> np.ndarray:
     """
     factor = max(1, round(max(grey.shape) / BACKGROUND_SIDE))
     background = _close(np.asarray(Pillow.fromarray(grey).reduce(factor)))
-    size = grey.shape[::-1]
-    full = np.asarray(Pillow.fromarray(background).resize(size, Pillow.Resampling.BILINEAR))
+    border = _border(background)
+    if float(np.ptp(border)) < FLAT:
+        full = np.median(border)
+    else:
+        full = np.asarray(Pillow.fromarray(background).resize(grey.shape[::-1], Pillow.Resampling.BILINEAR))
     ink = full - grey
     if shaded:
         ink *= 255 / np.maximum(full, 40)

@@ -263,6 +263,14 @@ def test_a_fine_pen_gives_strokes_that_can_be_seen() -> None:
     assert np.count_nonzero(pixels_of(page) > 127) >= 20
 
 
+def test_a_very_bold_digit_is_not_hollowed_out() -> None:
+    """A stroke a third as wide as its picture is ink all through, on any flat paper."""
+    for paper, pen in ((255, 0), (180, 60), (20, 230)):
+        page = Image.new("L", (210, 210), paper)
+        ImageDraw.Draw(page).rectangle((70, 35, 140, 175), fill=pen)
+        assert pixels_of(page)[6:22, 11:17].min() > 200
+
+
 def test_parts_of_a_digit_stay_together() -> None:
     """A 5 whose bar is lifted off keeps its bar."""
     page = Image.new("L", (400, 500), 240)

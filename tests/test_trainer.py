@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daemon.config import Augmentation, ConfigError, load_settings
+from daemon.config import ConfigError, load_settings
 from daemon.dataset import Split
 from daemon.files import file_sha256
 from daemon.job import STOPPED, Job
 from daemon.model import build_model, read_model
 from daemon.registry import Registry
-from daemon.trainer import augment, compile_model, evaluate, main
+from daemon.trainer import compile_model, evaluate, main
 from tests.conftest import REPOSITORY, Digits, make_root, wait_until
 
 DENSE = """
@@ -153,24 +153,6 @@ def test_any_keras_optimizer_can_be_named(tmp_path: Path, digits: Digits, optimi
     compile_model(model, settings.model_copy(update={"optimizer": optimizer}), learning_rate=0.01, steps=10)
     assert optimizer.lower() == type(model.optimizer).__name__.lower()
     assert "categorical_crossentropy" == model.loss
-
-
-def test_no_augmentation_changes_nothing(digits: Digits) -> None:
-    """With limits of 0 images come back as they were, in 0..1."""
-    limits = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
-    given = augment(digits.images[:8], limits).numpy()
-    assert ((8, 28, 28, 1), np.float32) == (given.shape, given.dtype)
-    np.testing.assert_allclose(digits.images[:8, :, :, None] / 255, given, atol=1e-5)
-
-
-def test_augmentation_changes_each_image_a_little(digits: Digits) -> None:
-    """Every copy of one image is another one, of about as much ink, in 0..1."""
-    copies = np.repeat(digits.images[:1], 32, axis=0)
-    given = augment(copies, Augmentation()).numpy()
-    assert 0 <= given.min() <= given.max() <= 1.0001
-    assert 32 == len({copy.tobytes() for copy in given})
-    ink = given.sum(axis=(1, 2, 3)) / (copies[0] / 255).sum()
-    assert 0.4 < ink.min() < ink.max() < 2.2
 
 
 def test_evaluation_counts_truth_by_answer(digits: Digits) -> None:
