@@ -209,7 +209,7 @@ class Trainer:
         made = manifest.get("training", {})
         return (
             manifest.get("layers") == [layer.model_dump() for layer in chosen.layers]
-            and all(made.get(key) == value for key, value in chosen.model_dump(exclude={"layers"}).items())
+            and all(made.get(key) == value for key, value in chosen.model_dump(exclude={"layers", "patience"}).items())
             and made.get("dataset_sha256") == load_base_data(chosen.dataset, self.settings.root, self.settings.inbox).sha256
         )
 
