@@ -152,6 +152,8 @@ def test_the_shipped_model_has_learnt_what_it_is_shipped_with(tmp_path: Path) ->
     """In a fresh root the first night's training has nothing to learn, until the configuration or a correction differs."""
     lay_out(tmp_path / "new")
     config = tmp_path / "new" / "config.toml"
+    registry = Registry(tmp_path / "new" / "models")
+    registry.settle(registry.current())  # as the daemon does when it starts
 
     def has_learnt() -> bool:
         settings = load_settings(config)
