@@ -50,6 +50,23 @@ def files_below(folder: Path) -> set[str]:
     return {str(name) for name in names if not any(part.startswith(".") for part in name.parts)}
 
 
+DENSE_LAYERS = """
+[[training.layers]]
+layer = "Flatten"
+
+[[training.layers]]
+layer = "Dense"
+units = 32
+kernel_initializer = "uniform"
+activation = "relu"
+
+[[training.layers]]
+layer = "Dense"
+units = 10
+activation = "softmax"
+"""
+
+
 @dataclass(frozen=True)
 class Digits:
     """The MNIST test set: images (n, 28, 28) uint8 and the digits that they show."""

@@ -21,24 +21,7 @@ from daemon.config import ConfigError, RetrainSettings, Settings, load_settings
 from daemon.registry import Registry, TrainingUnderWay
 from daemon.retraining import Trainer, schedule
 from daemon.roots import lay_out
-from tests.conftest import REPOSITORY, Daemon, Digits, encode, make_root, wait_until
-
-DENSE = """
-[[training.layers]]
-layer = "Flatten"
-
-[[training.layers]]
-layer = "Dense"
-units = 32
-kernel_initializer = "uniform"
-activation = "relu"
-
-[[training.layers]]
-layer = "Dense"
-units = 10
-kernel_initializer = "normal"
-activation = "softmax"
-"""
+from tests.conftest import DENSE_LAYERS, REPOSITORY, Daemon, Digits, encode, make_root, wait_until
 
 
 def small_root(folder: Path, seed: int = 1) -> Path:
@@ -63,7 +46,7 @@ def small_root(folder: Path, seed: int = 1) -> Path:
     tail = tail.replace("recall_floor = 0.97 ", "recall_floor = 0.5 ").replace(
         "canary_accuracy = 0.9 ", "canary_accuracy = 0.6 "
     )
-    (folder / "config.toml").write_text(head + DENSE + tail)
+    (folder / "config.toml").write_text(head + DENSE_LAYERS + tail)
     for file in (folder / "models").glob("v*"):
         file.unlink()
     return folder

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -708,3 +709,6 @@ def why_no_root() -> str:
             return f"needs {program}"
     probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=False, capture_output=True)
     return "" if probe.returncode == 0 else "may not mount file systems here"
+
+
+needs_root = pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-")

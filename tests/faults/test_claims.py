@@ -15,17 +15,14 @@ from tests.faults.harness import (
     Violation,
     check_all_done,
     lay_out,
+    needs_root,
     png,
     threads_of,
     traced,
     until,
-    why_no_root,
 )
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-"),
-    pytest.mark.timeout(300),
-]
+pytestmark = [needs_root, pytest.mark.timeout(300)]
 DELAY_MICROSECONDS = 300_000  # before and after each call of the daemon that names the file: room to be faster than it
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,19 +22,16 @@ from tests.faults.harness import (
     lay_out,
     mounted,
     names_in,
+    needs_root,
     png,
     shell,
     threads_of,
     traced,
     until,
-    why_no_root,
 )
 from tests.faults.test_kills import rehearse
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-"),
-    pytest.mark.timeout(3600 if FULL else 300),
-]
+pytestmark = [needs_root, pytest.mark.timeout(3600 if FULL else 300)]
 RESUME_SECONDS = 5.0  # after the cause has gone
 CONSUMING_SECONDS = 2.0 if FULL else 1.2  # in which it would consume something: it tries again each second
 SLACK = 15.0  # on machines that are busy with other tests
@@ -45,13 +42,6 @@ POSSIBLE = {
     "EIO": {"rename", "renameat2", "mkdir", "write", "openat", "syncfs", "unlink", "getdents64", "read", "newfstatat"},
     "EROFS": {"rename", "mkdir", "openat", "unlink", "rmdir", "renameat2"},
 }
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A fresh file system."""
-    with mounted("ext4", megabytes=256) as point:
-        yield point
 
 
 def test_an_error_of_any_call_is_nobodys_end(nursery: Nursery, place: Path, tmp_path: Path) -> None:

@@ -17,13 +17,12 @@ from tests.faults.harness import (
     check_all_done,
     lay_out,
     mounted,
+    needs_root,
     png,
     shell,
     until,
-    why_no_root,
 )
 
-needs_root = pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-")
 pytestmark = pytest.mark.timeout(1800 if FULL else 300)
 NEVER = 3600.0  # seconds until a sweep that no event asked for: longer than the test
 RESCAN_SECONDS = 1.0  # as the harness configures it

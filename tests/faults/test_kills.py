@@ -8,7 +8,6 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -26,19 +25,15 @@ from tests.faults.harness import (
     check_nothing_lost,
     is_settled,
     lay_out,
-    mounted,
     names_in,
+    needs_root,
     parent_of,
     threads_of,
     traced,
     until,
-    why_no_root,
 )
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-"),
-    pytest.mark.timeout(3600 if FULL else 300),
-]
+pytestmark = [needs_root, pytest.mark.timeout(3600 if FULL else 300)]
 RANDOM_KILLS = 200 if FULL else 3
 CALL = re.compile(r"^(\d+) +(\w+)\((.*)")
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
@@ -86,13 +81,6 @@ def sample(calls: list[tuple[int, str, int]]) -> list[tuple[int, str, int]]:
     for call in calls:
         by_kind.setdefault(call[1], []).append(call)
     return [group[len(group) // 2] for group in by_kind.values()]
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A fresh file system."""
-    with mounted("ext4", megabytes=256) as point:
-        yield point
 
 
 def test_killed_at_any_file_changing_call_it_loses_nothing(nursery: Nursery, place: Path, tmp_path: Path) -> None:

@@ -27,17 +27,14 @@ from tests.faults.harness import (
     lay_out,
     make_ext4,
     names_in,
+    needs_root,
     shell,
     threads_of,
     traced,
     until,
-    why_no_root,
 )
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-"),
-    pytest.mark.timeout(3600 if FULL else 300),
-]
+pytestmark = [needs_root, pytest.mark.timeout(3600 if FULL else 300)]
 CUTS = 100 if FULL else 2
 WAITING = 600 if FULL else 150  # files in the inbox when the daemon starts
 SEED = int(os.environ.get("FAULTS_SEED", "1"))

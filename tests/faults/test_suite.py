@@ -10,14 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults import test_claims, test_kills, test_power
-from tests.faults.harness import REPOSITORY, Nursery, Violation, mounted, why_no_root
+from tests.faults.harness import REPOSITORY, Nursery, Violation, mounted, needs_root
 from tests.faults.test_power import machine
 
 __all__ = ["machine"]
-pytestmark = [
-    pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-"),
-    pytest.mark.timeout(900),
-]
+pytestmark = [needs_root, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.harness import FULL, REPOSITORY, Daemon, Drops, Nursery, fill, lay_out, mounted, until, why_no_root
+from tests.faults.harness import FULL, REPOSITORY, Daemon, Drops, Nursery, fill, lay_out, mounted, needs_root, until
 
 pytestmark = pytest.mark.timeout(900 if FULL else 300)
 NOTICE_SECONDS = 60.0  # within which a daemon on a busy machine has looked at current.h5, also by loading it in a child
@@ -340,7 +340,7 @@ def test_with_no_usable_model_it_does_not_start(nursery: Nursery, tmp_path: Path
     assert "Traceback" not in said
 
 
-@pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-")
+@needs_root
 def test_a_full_disk_while_a_model_is_saved_leaves_the_old_one(nursery: Nursery, tmp_path: Path) -> None:
     """Promoting a file onto a full disk fails with a reason, leaves nothing half-written, and the old model answers on."""
     with mounted("tmpfs", "size=3m") as point:
@@ -360,7 +360,7 @@ def test_a_full_disk_while_a_model_is_saved_leaves_the_old_one(nursery: Nursery,
             serves_on(daemon)
 
 
-@pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-")
+@needs_root
 def test_a_full_disk_while_a_model_is_taken_in_is_not_its_end(nursery: Nursery) -> None:
     """A good model put in the place of current.h5 on a full disk is said to wait, and is taken in once there is room."""
     with mounted("tmpfs", "size=3m") as point:
