@@ -66,7 +66,7 @@ class InferenceSettings(Table):
     batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 8, 32, 128, 256]
     threads: PositiveInt = 1
     review_below: Share = 0.6
-    not_a_digit_above: Annotated[float, Field(gt=0)] = 1.25
+    not_a_digit_above: Annotated[float, Field(gt=0)] = 1.02
     sync_seconds: Seconds = 1.0
 
     @field_validator("batch_sizes")
