@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from benchmarks.speed import REPOSITORY, Daemon, Images
+from benchmarks.speed import REPOSITORY, Daemon, Images, make_other_version
 
 PAPER = 400  # pixels
 
@@ -120,22 +120,10 @@ def swap_under_load(root: Path, times: int) -> None:
     """Go to and fro between two versions while files keep coming, one each 20 ms."""
     images = Images()
     with Daemon(root, INFERENCE__SYNC_SECONDS=0.5) as daemon:
-        other = root / "models" / "v0002.h5"
-        shutil.copy(root / "models" / "v0001.h5", other)
-        add_byte_of_difference(other, root)
-        time.sleep(5)  # until the spare is warm
+        make_other_version(root / "models")
         quiet = steady(daemon, images, "quiet", 20.0, lambda: None)
         memory = daemon.resident()
-        names = ["v0002", "v0001"]
-
-        def swap() -> None:
-            name = names[0]
-            names.reverse()
-            link = root / "models" / "next"
-            link.symlink_to(f"{name}.h5")
-            link.rename(root / "models" / "current.h5")
-
-        swapping = steady(daemon, images, "swapping", 1.5 * times, swap, every=1.5)
+        swapping = steady(daemon, images, "swapping", 1.5 * times, daemon.swap, every=1.5)
         grown = daemon.resident() - memory
         swaps = [line for line in ledger(root) if line["event"] == "live"][1:]
         spans = [(line["time"], line["version"]) for line in ledger(root) if line["event"] == "live"]
@@ -278,21 +266,6 @@ def was_live(content: dict, spans: list[tuple[float, str]]) -> bool:
     names = {name for at, name in spans if predicted - 1.0 <= at <= predicted + 1.0}
     before = [name for at, name in spans if at <= predicted - 1.0]
     return content["model"]["version"] in names | set(before[-1:])
-
-
-def add_byte_of_difference(path: Path, root: Path) -> None:
-    """Make a version of its own of a copy: one weight differs a little, and the manifest has its digest."""
-    import h5py
-
-    from daemon.files import file_sha256
-
-    with h5py.File(path, "r+") as file:
-        weights: list[h5py.Dataset] = []
-        file["model_weights"].visititems(lambda _, item: weights.append(item) if isinstance(item, h5py.Dataset) else None)
-        weights[-1][...] = weights[-1][...] * 1.0001
-    manifest = json.loads((root / "models" / "v0001.json").read_bytes())
-    manifest |= {"version": "v0002", "sha256": file_sha256(path)}
-    (root / "models" / "v0002.json").write_text(json.dumps(manifest))
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:

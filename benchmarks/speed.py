@@ -39,14 +39,20 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turn (default: 3)")
     parser.add_argument("--drops", type=int, default=300, help="single drops for the latency (default: 300)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where to write the figures")
+    parser.add_argument("--swaps", type=int, default=20, help="model swaps among single drops (default: 20)")
     parser.add_argument("--limits", type=Path, help=argparse.SUPPRESS)  # a child that measures what one process could do
-    parser.add_argument("--peer", type=Path, nargs=2, help=argparse.SUPPRESS)  # a child that is the tutorial script
+    parser.add_argument("--peer", nargs=3, help=argparse.SUPPRESS)  # a child that is the tutorial script
+    parser.add_argument("--bare-start", action="store_true", help=argparse.SUPPRESS)  # a child that only loads the model
     options = parser.parse_args()
     if options.limits:
         print(json.dumps(measure_limits(options.limits)))
         return 0
     if options.peer:
-        tutorial_script(*options.peer)
+        inbox, results, call = options.peer
+        tutorial_script(Path(inbox), Path(results), call)
+        return 0
+    if options.bare_start:
+        load_and_warm()
         return 0
     with fresh_file_system() as folder:
         print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
@@ -66,13 +72,17 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[dict[st
     for number in range(1_000):
         (folder / "files" / f"{number}.png").write_bytes(images.png(number))
     for round_ in range(options.rounds):
-        with Daemon(folder / f"root{round_}") as daemon:
-            note(figures, "start", {"seconds": daemon.started, "memory_mb": daemon.memory() / 2**20})
+        with Daemon(folder / f"root{round_}", RETRAIN__AFTER_CORRECTIONS=20, RETRAIN__QUIET_SECONDS=0.1) as daemon:
+            note(figures, "start", measure_start(daemon))
             for count in options.files:
-                note(figures, f"burst of {count} PNGs", daemon.burst(images.png, count))
+                note(figures, f"burst of {count:,} PNGs", daemon.burst(images.png, count))
             for count in options.scans:
-                note(figures, f"burst of {count} scans", daemon.burst(images.scan, count))
+                note(figures, f"burst of {count:,} scans", daemon.burst(images.scan, count))
             note(figures, "single drops", daemon.latencies(images, options.drops))
+            note(figures, "single drops across swaps", daemon.latencies(images, options.drops, options.swaps))
+            daemon.train(images)
+            note(figures, "single drops while training", daemon.latencies(images, options.drops))
+        shutil.rmtree(daemon.root)
         limits = subprocess.run(
             [sys.executable, "-m", "benchmarks.speed", "--limits", folder / "files"],
             capture_output=True,
@@ -81,8 +91,46 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[dict[st
         )
         for name, values in json.loads(limits.stdout).items():
             note(figures, name, values)
-        note(figures, "tutorial script", measure_peer(folder / f"peer{round_}", images, 100))
+        note(figures, "tutorial script", measure_peer(folder / f"peer{round_}", images, 100, "predict"))
+        peer = measure_peer(folder / f"quick{round_}", images, 1_000, "predict_on_batch")
+        note(figures, "tutorial script, predict_on_batch", peer)
+    for name in [name for name in figures if name.endswith("PNGs")]:
+        for burst, limit in zip(figures[name], figures["limit, one core"], strict=True):
+            burst["CPU / limit's sum"] = burst["us of CPU a file"] / limit["us in all"]
+            burst["time / limit's sum"] = burst["us a file"] / limit["us in all"]
+            larger = max(limit["us decoding"] + limit["us predicting"], limit["us of files"])
+            burst["time / limit's larger part"] = burst["us a file"] / larger
     return figures
+
+
+def measure_start(daemon: Daemon) -> dict[str, float]:
+    """Seconds from a process' start to its being ready, against Keras loading and warming the same model alone."""
+
+    def run(*arguments: object) -> float:
+        began = time.monotonic()
+        command = [sys.executable, "-m", *map(str, arguments)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY)
+        return time.monotonic() - began
+
+    bare = run("benchmarks.speed", "--bare-start")
+    return {
+        "seconds": daemon.started,
+        "seconds of Keras alone": bare,
+        "ratio": daemon.started / bare,
+        "digitd --help s": run("daemon", "--help"),
+        "digitd status s": run("daemon", "status", "-c", daemon.root / "config.toml"),
+        "MB at idle": daemon.memory() / 2**20,
+    }
+
+
+def load_and_warm() -> None:
+    """What must be done before a Keras model can answer, and nothing else; the process ends without tidying up."""
+    import keras
+
+    model = keras.models.load_model(REPOSITORY / "models" / "v0001.h5", compile=False)
+    for size in (1, 8, 32, 128, 256):
+        model.predict_on_batch(np.zeros((size, 28, 28, 1), np.float32))
+    os._exit(0)
 
 
 def note(figures: dict[str, list[dict[str, float]]], name: str, values: dict[str, float]) -> None:
@@ -93,11 +141,11 @@ def note(figures: dict[str, list[dict[str, float]]], name: str, values: dict[str
 
 def print_table(figures: dict[str, list[dict[str, float]]]) -> None:
     """Medians, with the least and the most."""
-    print(f"\n{'':<28} {'median':>12} {'least':>12} {'most':>12}")
+    print(f"\n{'':<54} {'median':>12} {'least':>10} {'most':>10}")
     for name, rounds in figures.items():
         for key in rounds[0]:
             values = [values[key] for values in rounds]
-            print(f"{f'{name}: {key}':<48} {statistics.median(values):>10.4g} {min(values):>10.4g} {max(values):>10.4g}")
+            print(f"{f'{name}: {key}':<56} {statistics.median(values):>10.4g} {min(values):>10.4g} {max(values):>10.4g}")
 
 
 class Images:
@@ -188,11 +236,15 @@ class Daemon:
             "peak MB": peak.stop() / 2**20,
         }
 
-    def latencies(self, images: Images, count: int) -> dict[str, float]:
-        """Single drops at idle, one each PAUSE: from the rename to the visible result."""
+    def latencies(self, images: Images, count: int, swaps: int = 0) -> dict[str, float]:
+        """Single drops at idle, one each PAUSE: from the rename to the visible result; so many swaps among them."""
+        self._count += 1
         waits = []
+        due = [round((at + 0.5) * count / swaps) for at in range(swaps)]
         for number in range(count):
-            name = f"single{number}.png"
+            if number in due:
+                self.swap()
+            name = f"single{self._count}-{number}.png"
             (self.root / "one").write_bytes(images.png(number))
             result = f"{self.root}/results/{name}.json"
             time.sleep(PAUSE)
@@ -201,7 +253,26 @@ class Daemon:
             while not os.path.exists(result):
                 time.sleep(0.0001)
             waits.append(1e3 * (time.perf_counter() - began))
-        return {f"p{share} ms": float(np.percentile(waits, share)) for share in (50, 95, 99)}
+        return {f"p{share} ms": float(np.percentile(waits, share)) for share in (50, 95, 99)} | {"slowest ms": max(waits)}
+
+    def swap(self) -> None:
+        """Make the daemon go to the other of two versions that differ in their last digits."""
+        models = self.root / "models"
+        if not (models / "v0002.h5").exists():
+            make_other_version(models)
+        other = "v0001" if os.readlink(models / "current.h5") == "v0002.h5" else "v0002"
+        (models / "next").symlink_to(f"{other}.h5")
+        (models / "next").rename(models / "current.h5")
+
+    def train(self, images: Images) -> None:
+        """Give corrections that make the daemon retrain; come back when it has begun to fit."""
+        folder = self.root / "corrections" / "1"
+        folder.mkdir(parents=True, exist_ok=True)
+        ones = [number for number in range(1_000) if images.label(number) == 1]
+        for number in ones[:40]:
+            (folder / f"{number}.png").write_bytes(images.png(number))
+        while not any((self.root / "logs").glob("tensorboard/*/train")):
+            time.sleep(0.2)
 
     def pids(self) -> list[int]:
         """The daemon and all that it started."""
@@ -268,7 +339,7 @@ class Peak(threading.Thread):
 
 def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     """In one process on one core: the same decoding and model without files, and the same renames without a model."""
-    from daemon.images import load_content
+    from daemon.images import InvalidImage, decode, normalise_all
     from daemon.model import LiveModel, ModelIdentity, limit_threads
 
     limit_threads(1)
@@ -277,7 +348,8 @@ def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     loaded = time.process_time() - began
     contents = [path.read_bytes() for path in files.iterdir()][:768]
     began = time.process_time()
-    pixels = np.stack([load_content(content, 10**8).pixels for content in contents])
+    pictures = normalise_all([decode(content, 10**8) for content in contents])
+    pixels = np.stack([picture.pixels for picture in pictures if not isinstance(picture, InvalidImage)])
     decoded = time.process_time() - began
     began = time.process_time()
     model.predict(pixels)
@@ -315,14 +387,31 @@ def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def measure_peer(root: Path, images: Images, count: int) -> dict[str, float]:
+def make_other_version(models: Path) -> None:
+    """A v0002 that is v0001 but for one weight, a little."""
+    import h5py
+
+    from daemon.files import file_sha256
+
+    path = models / "v0002.h5"
+    shutil.copy(models / "v0001.h5", path)
+    with h5py.File(path, "r+") as file:
+        weights: list[h5py.Dataset] = []
+        file["model_weights"].visititems(lambda _, item: weights.append(item) if isinstance(item, h5py.Dataset) else None)
+        weights[-1][...] = weights[-1][...] * 1.0001
+    manifest = json.loads((models / "v0001.json").read_bytes())
+    manifest |= {"version": "v0002", "sha256": file_sha256(path)}
+    (models / "v0002.json").write_text(json.dumps(manifest))
+
+
+def measure_peer(root: Path, images: Images, count: int, call: str) -> dict[str, float]:
     """The tutorial script on `count` files."""
     (root / "inbox").mkdir(parents=True)
     (root / "staged").mkdir()
     (root / "results").mkdir()
     for number in range(count):
         (root / "staged" / f"{number}.png").write_bytes(images.png(number))
-    command = [sys.executable, "-m", "benchmarks.speed", "--peer", root / "inbox", root / "results"]
+    command = [sys.executable, "-m", "benchmarks.speed", "--peer", root / "inbox", root / "results", call]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=REPOSITORY)
     try:
         while not (root / "results" / "ready").exists():
@@ -344,8 +433,11 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
-def tutorial_script(inbox: Path, results: Path) -> None:
-    """What a tutorial would write: a watchdog handler that predicts each new file and dumps a JSON."""
+def tutorial_script(inbox: Path, results: Path, call: str) -> None:
+    """What a tutorial would write: a watchdog handler that predicts each new file and dumps a JSON.
+
+    With `predict` as most do it, or with `predict_on_batch`, as those do it who looked for what took so long.
+    """
     import keras
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
     from watchdog.observers import Observer
@@ -356,7 +448,7 @@ def tutorial_script(inbox: Path, results: Path) -> None:
         def on_created(self, event: FileSystemEvent) -> None:
             path = Path(os.fsdecode(event.src_path))
             image = np.asarray(Image.open(path).convert("L").resize((28, 28)), np.float32)[None, ..., None] / 255
-            probabilities = model.predict(image, verbose=0)[0]
+            probabilities = (model.predict(image, verbose=0) if call == "predict" else model.predict_on_batch(image))[0]
             with (results / f"{path.name}.json").open("w") as file:
                 json.dump({"digit": int(probabilities.argmax()), "confidence": float(probabilities.max())}, file)
 
@@ -377,7 +469,7 @@ def fresh_file_system() -> Iterator[Path]:
             file.truncate(4 * 2**30)
         mounted = (
             os.geteuid() == 0
-            and subprocess.run(["mkfs.ext4", "-q", image], check=False).returncode == 0
+            and subprocess.run(["mkfs.ext4", "-q", "-N", "1000000", image], check=False).returncode == 0
             and subprocess.run(["mount", "-o", "loop", image, mount], check=False).returncode == 0
         )
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import logging
 import os
 import sys
@@ -29,6 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return WRONG_USAGE
+    except PermissionError as error:
+        if options.command is _run:
+            raise  # the daemon's end is told with its traceback
+        print(
+            f"{error.filename}: expected a user who may use it. Received: {getpass.getuser()}. Where digitd is a service, "
+            "members of the group digitd (from their next login on) may look, drop and correct; all else is for: "
+            "sudo -u digitd digitd …",
+            file=sys.stderr,
+        )
+        return FAILED
     except KeyboardInterrupt:
         return FAILED
     except BrokenPipeError:

@@ -211,6 +211,7 @@ class CorrectionWatch:
     def _show(self) -> None:
         if self._agreed:
             self._metrics.live_accuracy.set(sum(self._agreed) / len(self._agreed))
+            self._metrics.live_accuracy_images.set(len(self._agreed))
 
 
 def correct(settings: Settings, name: str, digit: int) -> Path:
@@ -229,7 +230,7 @@ def correct(settings: Settings, name: str, digit: int) -> Path:
     """
     for answers, originals in (("results", "processed"), ("rejected", "rejected")):
         answered = settings.folder(answers)
-        below = _below(name, answered, settings.folder(originals))
+        below = _below(name, settings.root, answered, settings.folder(originals))
         sha256 = _content(answered / below if below.endswith(".json") else answered / f"{below}.json").get("sha256")
         plain = Path(below.removesuffix(".json"))
         for candidate in (plain, plain.with_name(f"{plain.stem}~{str(sha256)[:8]}{plain.suffix}")):
@@ -260,11 +261,11 @@ def find_result(results: Path, name: str, sha256: str) -> dict[str, Any] | None:
     return None
 
 
-def _below(name: str, *folders: Path) -> str:
-    path = Path(name).absolute()
-    for folder in folders:
-        if path.is_relative_to(folder):
-            return str(path.relative_to(folder))
+def _below(name: str, root: Path, *folders: Path) -> str:
+    for path in (Path(name).absolute(), root / name):
+        for folder in folders:
+            if path.is_relative_to(folder):
+                return str(path.relative_to(folder))
     return name
 
 

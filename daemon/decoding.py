@@ -30,7 +30,7 @@ import numpy as np
 from pebble import ProcessPool
 
 from daemon.config import InboxSettings
-from daemon.images import InvalidImage, Picture, normalise_all, read_picture
+from daemon.images import InvalidImage, Picture, normalise_all, read_harmless, read_picture
 from daemon.results import Drop, ImageFacts, Predictions, Rejection, publish_predictions
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,23 @@ class Decoded:
     refused: list[Rejection]
     failed: list[tuple[Drop, OSError]]
     left: list[Drop]
+
+    @classmethod
+    def nothing(cls) -> Decoded:
+        """Of an empty chunk."""
+        return cls([], [], np.empty((0, 28, 28), np.uint8), [], [], [])
+
+    def add(self, read: list[tuple[Drop, Picture]]) -> None:
+        """Normalise pictures, and note what became of each."""
+        images = normalise_all([picture for _, picture in read])
+        for (drop, _), image in zip(read, images, strict=True):
+            if isinstance(image, InvalidImage):
+                self.refused.append(_rejection(drop, image))
+            else:
+                self.drops.append(drop)
+                self.images.append(ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt))
+        pixels = [image.pixels for image in images if not isinstance(image, InvalidImage)]
+        self.pixels = np.concatenate([self.pixels, np.array(pixels, np.uint8).reshape(-1, 28, 28)])
 
 
 class DecodersLost(Exception):
@@ -178,7 +195,7 @@ def _innocent(future: Future[Any], early: bool) -> Future[Any]:
 
 def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int) -> Decoded:
     """Load each image of a chunk, for as long as CHUNK_SECONDS allow."""
-    decoded = Decoded([], [], np.empty((len(drops), 28, 28), np.uint8), [], [], [])
+    decoded = Decoded.nothing()
     deadline = time.monotonic() + CHUNK_SECONDS
     waiting = deque(drops)
     while waiting and time.monotonic() < deadline:
@@ -191,15 +208,22 @@ def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int)
                 decoded.refused.append(_rejection(drop, error))
             except OSError as error:
                 decoded.failed.append((drop, error))
-        for (drop, _), image in zip(read, normalise_all([picture for _, picture in read]), strict=True):
-            if isinstance(image, InvalidImage):
-                decoded.refused.append(_rejection(drop, image))
-            else:
-                decoded.pixels[len(decoded.drops)] = image.pixels
-                decoded.drops.append(drop)
-                decoded.images.append(ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt))
+        decoded.add(read)
     decoded.left = list(waiting)
-    decoded.pixels = decoded.pixels[: len(decoded.drops)]
+    return decoded
+
+
+def decode_harmless(work: Path, drops: list[Drop]) -> Decoded:
+    """Load those that can harm nobody, in this process and at once; all others are `left` for processes of their own."""
+    decoded = Decoded.nothing()
+    read: list[tuple[Drop, Picture]] = []
+    for drop in drops:
+        picture = read_harmless(f"{work}/{drop.name}")
+        if picture:
+            read.append((drop, picture))
+        else:
+            decoded.left.append(drop)
+    decoded.add(read)
     return decoded
 
 
@@ -223,7 +247,7 @@ def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded
         What became of each; `left` is empty.
 
     """
-    whole = Decoded([], [], np.empty((0, 28, 28), np.uint8), [], [], [])
+    whole = Decoded.nothing()
     decoders = Decoders(folder, folder, limits)
     pending = deque([Drop(name, 0.0) for name in names[start : start + 256]] for start in range(0, len(names), 256))
     arrays = [whole.pixels]

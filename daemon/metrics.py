@@ -82,6 +82,7 @@ class Metrics:
         self.model_loaded = gauge("model_loaded_timestamp_seconds", "When the live model was loaded.")
         self.live_accuracy = gauge("live_accuracy_ratio", "Share of right answers among the latest corrected ones.")
         self.live_accuracy.set(float("nan"))  # not 0: nobody has corrected anything yet
+        self.live_accuracy_images = gauge("live_accuracy_images", "How many corrected images that accuracy is of.")
         self.holdout_accuracy = gauge("holdout_accuracy_ratio", "Share of right answers on the hold-out.", "model")
         self.training_in_progress = gauge("training_in_progress", "1 while a training runs.")
         self.training_epoch = gauge("training_epoch", "Epochs that the latest training finished.")

@@ -10,12 +10,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
 
 from daemon.config import Settings
-from daemon.decoding import Decoded, Decoders, DecodersLost
+from daemon.decoding import Decoded, Decoders, DecodersLost, decode_harmless
 from daemon.doubt import review_reason
 from daemon.files import printable
 from daemon.inbox import Inbox
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 256  # images that walk together at most
 CHUNKS_IN_FLIGHT = 4  # claimed and not published
-INLINE = 8  # up to so many results are written here: the hand-over to another process would cost more
+INLINE = 8  # up to so many drops are decoded, if harmless, and answered here: a hand-over to another process costs more
 RETRY_SECONDS = 1.0  # between two tries on something that the machine refused
 SOLO_TRIES = 2  # a process that dies on an image alone may have been killed by somebody; twice is the image's doing
 CLOSING = ("results", "retire", "decoders")  # sources whose faults keep the intake closed; their own retries open it
@@ -102,11 +103,8 @@ class Pipeline:
             wait = min(wait, self._inbox.due_in())
         if self._again:
             wait = min(wait, max(0.0, self._again[0][0] - now))
-        try:
-            step = self._steps.get(timeout=wait)
-        except queue.Empty:
-            return
-        step()
+        with suppress(queue.Empty):
+            self._steps.get(timeout=wait)()
         self._inbox.survey()
 
     def _renew_decoders(self) -> None:
@@ -122,7 +120,10 @@ class Pipeline:
         try:
             while (room := CHUNKS_IN_FLIGHT * CHUNK - self._in_flight) > 0 and (drops := self._inbox.take(min(CHUNK, room))):
                 self._in_flight += len(drops)
-                self._decode(drops)
+                if len(drops) <= INLINE:
+                    self._walk_on(decode_harmless(self._folders.work, drops), time.time())
+                else:
+                    self._decode(drops)
         except OSError as error:
             self._readiness.fault("inbox", error)
             self._paused_until = time.monotonic() + RETRY_SECONDS
@@ -147,6 +148,9 @@ class Pipeline:
             self._decoding_failed(drops, tries, error)
             return
         self._metrics.stage_seconds.labels("decode").observe(time.time() - claimed)
+        self._walk_on(decoded, claimed)
+
+    def _walk_on(self, decoded: Decoded, claimed: float) -> None:
         if decoded.left:
             self._decode(decoded.left)
         for drop, fault in decoded.failed:

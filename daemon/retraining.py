@@ -26,6 +26,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from daemon.config import ConfigError, RetrainSettings, Settings
 from daemon.corrections import CorrectionWatch, list_corrections
+from daemon.dataset import load_base_data
 from daemon.files import file_sha256, write_durably
 from daemon.gate import PROMOTED, Answers, Verdict, decide
 from daemon.job import STOPPED, WRONG_SETTINGS, Job
@@ -95,7 +96,7 @@ class Trainer:
         with self._registry.training() as lock:
             name = self._registry.next_name()
             fingerprint = self._fingerprint()
-            if not even_if_nothing_new and fingerprint == self._last_fingerprint():
+            if not even_if_nothing_new and self._has_learnt(fingerprint):
                 run = Run("nothing_to_learn", name, "no new corrections, same data, same configuration as last time")
                 log.info("retraining (%s): nothing to learn: %s", why, run.reason)
                 return run
@@ -127,7 +128,7 @@ class Trainer:
             limit = time.monotonic() + self.settings.retrain.max_hours * 3600
             while child.poll() is None:
                 if self.stop.wait(POLL_SECONDS):
-                    raise TrainingEnded("stopped", "the daemon stopped")
+                    raise TrainingEnded("stopped", "it was told to stop")
                 if time.monotonic() > limit:
                     raise TrainingEnded("failed", f"it took longer than {self.settings.retrain.max_hours:g} hours")
                 with contextlib.suppress(OSError, ValueError):
@@ -196,11 +197,21 @@ class Trainer:
         ]
         return hashlib.sha256(json.dumps(learnt, sort_keys=True).encode()).hexdigest()
 
-    def _last_fingerprint(self) -> str | None:
-        found = None
-        for line in self._registry.ledger():
-            found = line.get("fingerprint", found)
-        return found
+    def _has_learnt(self, fingerprint: str) -> bool:
+        """Whether the last verdict was on just this, or the shipped model comes from it and nobody has trained here yet."""
+        found = [line["fingerprint"] for line in self._registry.ledger() if "fingerprint" in line]
+        if found:
+            return bool(found[-1] == fingerprint)
+        champion, chosen = self._registry.current_name(), self.settings.training
+        if champion is None or any(True for _ in list_corrections(self.settings.folder("corrections"))):
+            return False
+        manifest = self._registry.manifest(champion)
+        made = manifest.get("training", {})
+        return (
+            manifest.get("layers") == [layer.model_dump() for layer in chosen.layers]
+            and all(made.get(key) == value for key, value in chosen.model_dump(exclude={"layers", "patience"}).items())
+            and made.get("dataset_sha256") == load_base_data(chosen.dataset, self.settings.root, self.settings.inbox).sha256
+        )
 
 
 class Retraining:

@@ -40,6 +40,9 @@ def read_status(lock: Path) -> dict[str, Any]:
     Returns:
         At least "running"; where it runs also "pid", "address", "ready", "reasons" and its figures.
 
+    Raises:
+        PermissionError: this user may not look.
+
     """
     holder = _holder(lock)
     if holder is None:
@@ -95,7 +98,7 @@ def _holder(lock: Path) -> dict[str, Any] | None:
             except BlockingIOError:
                 text = file.read()
                 return json.loads(text) if text else {"pid": None}
-    except (FileNotFoundError, PermissionError):
+    except FileNotFoundError:
         pass
     return None
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 
 from daemon.backend import keras
 from daemon.config import Settings
@@ -11,6 +14,7 @@ from daemon.files import replace_symlink
 from daemon.metrics import Metrics
 from daemon.model import ModelError, ModelIdentity, ModelSlot
 from daemon.registry import CURRENT, Registry, RegistryError, TrainingUnderWay, Version
+from daemon.results import timestamp
 from daemon.vetting import adopt
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,8 @@ class Swapper:
     def __init__(self, settings: Settings, registry: Registry, metrics: Metrics) -> None:
         self._settings, self._registry, self._metrics = settings, registry, metrics
         self._refused: object = None  # what current.h5 was when it could not be used: said once, not every second
+        self._hindered = ""  # what of the machine keeps a foreign model from being taken in: said once, too
+        self._unrecorded: deque[Callable[[], None]] = deque()  # for the ledger, once the disk takes it
         self._adopt_foreign()
         version = registry.current()
         registry.settle(version)
@@ -40,6 +46,7 @@ class Swapper:
 
     def run_once(self) -> None:
         """Swap if current.h5 names another version than the live one."""
+        self._write_records()
         self._adopt_foreign()
         name = self._registry.current_name()
         if name == self.slot.live.identity.version:
@@ -71,19 +78,43 @@ class Swapper:
             name = adopt(self._registry, self._settings, path)
         except TrainingUnderWay:
             return  # it holds the right to the next version; again in a moment
-        except (RegistryError, OSError) as error:
+        except OSError as error:  # the machine's doing, such as a full disk, and not the file's: again in a moment
+            if str(error) != self._hindered:
+                self._hindered = str(error)
+                self._fail(str(key), str(error))
+        except RegistryError as error:
             self._refuse(key, str(error))
             if not path.is_symlink():
                 path.rename(path.with_name(f"refused-{status.st_ino}.h5"))  # aside, so that it can be looked at
         else:
+            self._hindered = ""
             replace_symlink(path, f"{name}.h5")
-            self._registry.record("current", name, "put in the place of current.h5 by hand")
+            self._record("current", name, "put in the place of current.h5 by hand")
 
     def _refuse(self, key: object, reason: str) -> None:
         self._refused = key
+        self._fail(str(key), reason)
+
+    def _fail(self, version: str, reason: str) -> None:
         self._metrics.swaps.labels("failed").inc()
         log.error("not swapped; %s stays live: %s", self._live_name(), reason)
-        self._registry.record("swap_failed", str(key), reason)
+        self._record("swap_failed", version, reason)
+
+    def _record(self, event: str, version: str, reason: str) -> None:
+        """Add a line to the ledger; where the disk refuses it, later, with the time that it is now."""
+        now = time.time()
+        self._unrecorded.append(partial(self._registry.record, event, version, reason, at=timestamp(now), time=now))
+        if error := self._write_records():
+            log.error("the ledger cannot be written now: %s", error)
+
+    def _write_records(self) -> OSError | None:
+        while self._unrecorded:
+            try:
+                self._unrecorded[0]()
+            except OSError as error:
+                return error
+            self._unrecorded.popleft()
+        return None
 
     def _live_name(self) -> str:
         return self.slot.live.identity.version if hasattr(self, "slot") else "the version before"
@@ -94,7 +125,7 @@ class Swapper:
         self._metrics.model_loaded.set_to_current_time()
         self._metrics.drift.follow(version.manifest.get("reference"))
         self._metrics.holdout_accuracy.labels("champion").set(version.manifest["holdout"]["accuracy"])
-        self._registry.record("live", version.name, why)
+        self._record("live", version.name, why)
         log.info("model %s is live (%s): %s", version.name, why, version.describe())
 
 

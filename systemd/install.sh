@@ -2,9 +2,11 @@
 # Install digitd as a service, or upgrade it in place: sudo make install
 #
 # The program gets a virtual environment of its own below /opt/digitd. It is built beside the one in use, which is replaced
-# only when the new one is complete and accepts the configuration; if the new one does not become ready, the old one comes back.
+# only when the new one is complete and accepts the configuration; if the new one does not become ready, the old one comes back,
+# with its units.
 # PYTHON names the interpreter (3.11 or newer; default: python3).
 set -eu
+umask 022 # sudo keeps a stricter one of the person who types it, and the service could not read its program
 
 source=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 python=${PYTHON:-python3}
@@ -25,7 +27,7 @@ mkdir -p "$program"
 release=$program/$(date -u +%Y%m%dT%H%M%SZ)
 before=$(readlink "$program/current" || true)
 trap 'rm -rf "$release"' EXIT
-say "building   $release"
+say "building   $release (this takes minutes: TensorFlow is large)"
 "$python" -m venv "$release"
 if [ -f "$source/requirements.txt" ]; then
     "$release/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$source/requirements.txt"
@@ -33,6 +35,8 @@ if [ -f "$source/requirements.txt" ]; then
 else
     "$release/bin/pip" install --quiet --disable-pip-version-check "$source"
 fi
+mkdir "$release/units"
+cp "$source/systemd/digitd.service" "$source/systemd/digitd.socket" "$release/units/"
 share=$("$release/bin/python" -P -c 'import daemon.roots; print(daemon.roots.PACKAGE / "share")')
 
 if [ -e "$config" ]; then
@@ -50,8 +54,6 @@ fi
 
 install -D -m 644 "$source/systemd/digitd.sysusers" /usr/local/lib/sysusers.d/digitd.conf
 install -D -m 644 "$source/systemd/digitd.tmpfiles" /usr/local/lib/tmpfiles.d/digitd.conf
-install -D -m 644 "$source/systemd/digitd.service" "$units/digitd.service"
-install -D -m 644 "$source/systemd/digitd.socket" "$units/digitd.socket"
 systemd-sysusers digitd.conf
 systemd-tmpfiles --create digitd.conf
 if [ -z "$(find "$root/models" -name 'v*.json' -print -quit)" ]; then
@@ -65,18 +67,20 @@ for file in datasets/mnist.npz datasets/NOTICE; do
 done
 cat >/usr/local/bin/digitd <<WRAPPER
 #!/bin/sh
+cd "\$PWD" 2>/dev/null || cd / # sudo -u digitd from a home that is nobody else's: Python's children could not follow
 DIGITD_CONFIG=\${DIGITD_CONFIG:-$config} exec $program/current/bin/digitd "\$@"
 WRAPPER
 chmod 755 /usr/local/bin/digitd
 
-use() { # make a release the one in use, and start it
-    ln -sfn "$1" "$program/current.new"
-    mv -T "$program/current.new" "$program/current"
-    systemctl restart digitd.service
+use() { # make a release the one in use, with its units, and start it
+    install -D -m 644 -t "$units" "$1/units/digitd.service" "$1/units/digitd.socket" &&
+        ln -sfn "$1" "$program/current.new" &&
+        mv -T "$program/current.new" "$program/current" &&
+        systemctl daemon-reload &&
+        systemctl enable --quiet digitd.service &&
+        systemctl restart digitd.service
 }
 
-systemctl daemon-reload
-systemctl enable --quiet digitd.service
 say "starting   digitd.service"
 if ! use "$release"; then
     journalctl --unit digitd.service --lines 30 --no-pager >&2 || true

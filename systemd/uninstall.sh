@@ -13,4 +13,4 @@ rm -rf /opt/digitd /var/cache/digitd
 [ ! -d /run/systemd/system ] || systemctl daemon-reload
 
 printf '%s\n' "digitd is removed. Kept, with everything in them: /var/lib/digitd, /etc/digitd, and the user and group digitd." \
-    "To remove these too: rm -r /var/lib/digitd /etc/digitd && userdel digitd"
+    "To remove these too: rm -rf /var/lib/digitd /etc/digitd /etc/systemd/system/digitd.*.d && userdel digitd"

@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.config import Settings, load_settings
 from daemon.roots import lay_out
+from tests.faults.harness import Nursery
 
 REPOSITORY = Path(__file__).parent.parent
 DEADLINE = 60.0  # seconds; generous, because the machine may be busy
@@ -47,6 +48,23 @@ def files_below(folder: Path) -> set[str]:
     """The names of all files below a folder, hidden ones and what is in hidden folders excepted."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
     return {str(name) for name in names if not any(part.startswith(".") for part in name.parts)}
+
+
+DENSE_LAYERS = """
+[[training.layers]]
+layer = "Flatten"
+
+[[training.layers]]
+layer = "Dense"
+units = 32
+kernel_initializer = "uniform"
+activation = "relu"
+
+[[training.layers]]
+layer = "Dense"
+units = 10
+activation = "softmax"
+"""
 
 
 @dataclass(frozen=True)
@@ -239,3 +257,11 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield running.wait_ready()
     finally:
         running.close()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """One process that forks all daemons of the fault tests and the hostile ones, for one import of TensorFlow."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()

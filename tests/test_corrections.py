@@ -88,6 +88,7 @@ def test_a_correction_is_compared_with_the_answer_that_its_bytes_were_given(tmp_
     }
     assert counted == {"yes": 1, "no": 1, "unknown": 1}
     assert metrics.registry.get_sample_value("digitd_live_accuracy_ratio") == 0.5
+    assert metrics.registry.get_sample_value("digitd_live_accuracy_images") == 2
     again = CorrectionWatch(folder, results, journal, Metrics())
     assert [again.run_once(), again.run_once()] == [0, 0]
     assert again.new_since(0.0) == 3
@@ -102,9 +103,9 @@ def test_an_answer_to_other_bytes_of_the_same_name_is_not_the_answer(tmp_path: P
     assert found["digit"] == 7
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.png.json"])
+@pytest.mark.parametrize("name", ["a.png", "a.png.json", "results/a.png.json"])
 def test_correct_copies_the_original_of_the_answer(root: Path, settings: Settings, digits: Digits, name: str) -> None:
-    """By the image's or the result's name, the original that the result is about lands in corrections/<digit>/."""
+    """By the image's or the result's name, from any folder, the result's original lands in corrections/<digit>/."""
     answer(settings.folder("results"), "a.png", digits.png(1), 7)
     (root / "processed").mkdir(exist_ok=True)
     (root / "processed" / "a.png").write_bytes(digits.png(0))  # older bytes of the same name

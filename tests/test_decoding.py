@@ -14,7 +14,7 @@ import pytest
 from pebble import ProcessExpired
 
 from daemon.config import InboxSettings
-from daemon.decoding import Decoded, Decoders, decode_chunk
+from daemon.decoding import Decoded, Decoders, decode_chunk, decode_harmless
 from daemon.results import Drop, ImageFacts, Predictions, prepare
 from tests.conftest import DEADLINE, Digits, encode, files_below, wait_until
 
@@ -31,6 +31,23 @@ def put(work: Path, files: dict[str, bytes]) -> list[Drop]:
 def chunk(work: Path, drops: list[Drop]) -> Decoded:
     """Decode here, without a process."""
     return decode_chunk(work, drops, LIMITS.max_bytes, LIMITS.max_pixels)
+
+
+def test_what_can_harm_nobody_is_decoded_at_once(tmp_path: Path, digits: Digits) -> None:
+    """Small grey PNGs are decoded here; all else, and what is not there, is left for a process of its own."""
+    files = {
+        "a.png": digits.png(0),
+        "b.jpg": encode(digits.images[1], "JPEG"),
+        "c.png": b"text",
+        "d.png": digits.png(3),
+    }
+    drops = [*put(tmp_path, files), Drop("gone.png", 1.0)]
+    decoded = decode_harmless(tmp_path, drops)
+    assert ["a.png", "d.png"] == [drop.name for drop in decoded.drops]
+    assert np.array_equal(digits.images[[0, 3]], decoded.pixels)
+    assert hashlib.sha256(files["a.png"]).hexdigest() == decoded.images[0].sha256
+    assert ["b.jpg", "c.png", "gone.png"] == [drop.name for drop in decoded.left]
+    assert ([], []) == (decoded.refused, decoded.failed)
 
 
 class Started:

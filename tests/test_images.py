@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
-from daemon.images import InvalidImage, decode, load_content, load_image, normalise_all
+from daemon.images import InvalidImage, decode, load_content, load_image, normalise_all, read_harmless
 
 MAX_BYTES, MAX_PIXELS = 1 << 20, 4_000_000
 
@@ -330,6 +331,49 @@ def test_one_colour_is_blank(size: tuple[int, int]) -> None:
     """A picture of one colour holds no ink."""
     for value in (0, 128, 255):
         assert reason(save(Image.new("L", size, value))) == "blank"
+
+
+def test_a_small_grey_png_is_harmless(mnist: np.ndarray, tmp_path: Path) -> None:
+    """MNIST's images as Pillow saves them may be decoded anywhere, and come out as always."""
+    (tmp_path / "a.png").write_bytes(save(Image.fromarray(mnist[0])))
+    picture = read_harmless(tmp_path / "a.png")
+    assert picture is not None
+    assert np.array_equal(mnist[0], picture.grey)
+
+
+def _with_text(picture: Image.Image) -> bytes:
+    information = PngInfo()
+    information.add_text("note", "a" * 100, zip=True)
+    return save(picture, pnginfo=information)
+
+
+HARMFUL: dict[str, Callable[[Image.Image], bytes]] = {
+    "colour": lambda picture: save(picture.convert("RGB")),
+    "16 bits": lambda picture: save(picture.convert("I;16")),
+    "a palette": lambda picture: save(picture.convert("P")),
+    "text": _with_text,
+    "another format": lambda picture: save(picture, "BMP"),
+    "cut off": lambda picture: save(picture)[:-3],
+    "something after its end": lambda picture: save(picture) + b"x",
+    "a wrong check sum": lambda picture: save(picture)[:-20] + bytes(4) + save(picture)[-16:],
+    "too wide": lambda picture: save(picture.resize((65, 28))),
+    "no pixels": lambda picture: save(picture)[:16] + bytes(4) + save(picture)[20:],
+    "too long a file": lambda _: save(Image.effect_noise((64, 64), 100), compress_level=0),
+    "interlaced": lambda picture: save(picture)[:28] + b"\1" + save(picture)[29:],
+    "only a header": lambda picture: save(picture)[:33],
+    "nothing": lambda _: b"",
+}
+
+
+@pytest.mark.parametrize("make", HARMFUL.values(), ids=HARMFUL.keys())
+def test_all_else_is_for_a_process_of_its_own(
+    make: Callable[[Image.Image], bytes], mnist: np.ndarray, tmp_path: Path
+) -> None:
+    """Whatever has more in it than the pixels of a small grey picture is not decoded where a crash would matter."""
+    (tmp_path / "a.png").write_bytes(make(Image.fromarray(mnist[0])))
+    assert read_harmless(tmp_path / "a.png") is None
+    assert read_harmless(tmp_path) is None
+    assert read_harmless(tmp_path / "none") is None
 
 
 def test_many_are_normalised_as_one_alone(mnist: np.ndarray) -> None:

@@ -20,24 +20,8 @@ import pytest
 from daemon.config import ConfigError, RetrainSettings, Settings, load_settings
 from daemon.registry import Registry, TrainingUnderWay
 from daemon.retraining import Trainer, schedule
-from tests.conftest import REPOSITORY, Daemon, Digits, encode, make_root, wait_until
-
-DENSE = """
-[[training.layers]]
-layer = "Flatten"
-
-[[training.layers]]
-layer = "Dense"
-units = 32
-kernel_initializer = "uniform"
-activation = "relu"
-
-[[training.layers]]
-layer = "Dense"
-units = 10
-kernel_initializer = "normal"
-activation = "softmax"
-"""
+from daemon.roots import lay_out
+from tests.conftest import DENSE_LAYERS, REPOSITORY, Daemon, Digits, encode, make_root, wait_until
 
 
 def small_root(folder: Path, seed: int = 1) -> Path:
@@ -62,7 +46,7 @@ def small_root(folder: Path, seed: int = 1) -> Path:
     tail = tail.replace("recall_floor = 0.97 ", "recall_floor = 0.5 ").replace(
         "canary_accuracy = 0.9 ", "canary_accuracy = 0.6 "
     )
-    (folder / "config.toml").write_text(head + DENSE + tail)
+    (folder / "config.toml").write_text(head + DENSE_LAYERS + tail)
     for file in (folder / "models").glob("v*"):
         file.unlink()
     return folder
@@ -145,6 +129,27 @@ def test_nothing_to_learn_means_no_run(champion_root: Path) -> None:
     run = Trainer(settings, Registry(settings.folder("models"))).run("scheduled")
     assert run.result == "nothing_to_learn"
     assert Registry(settings.folder("models")).names() == ["v0001"]
+
+
+def test_the_shipped_model_has_learnt_what_it_is_shipped_with(tmp_path: Path) -> None:
+    """In a fresh root the first night's training has nothing to learn, until the configuration or a correction differs."""
+    lay_out(tmp_path / "new")
+    config = tmp_path / "new" / "config.toml"
+    registry = Registry(tmp_path / "new" / "models")
+    registry.settle(registry.current())  # as the daemon does when it starts
+
+    def has_learnt() -> bool:
+        settings = load_settings(config)
+        return Trainer(settings, Registry(settings.folder("models")))._has_learnt("never seen")
+
+    assert has_learnt()
+    config.write_text(config.read_text().replace("batch_size = 128", "batch_size = 64"))
+    assert not has_learnt()
+    config.write_text(config.read_text().replace("batch_size = 64", "batch_size = 128"))
+    assert has_learnt()
+    (tmp_path / "new" / "corrections" / "3").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "new" / "corrections" / "3" / "a.png").write_bytes(b"")
+    assert not has_learnt()
 
 
 def test_another_training_is_not_joined(champion_root: Path) -> None:

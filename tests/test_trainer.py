@@ -18,9 +18,9 @@ from daemon.job import STOPPED, Job
 from daemon.model import build_model, read_model
 from daemon.registry import Registry
 from daemon.trainer import compile_model, evaluate, main
-from tests.conftest import REPOSITORY, Digits, make_root, wait_until
+from tests.conftest import DENSE_LAYERS, REPOSITORY, Digits, make_root, wait_until
 
-DENSE = """
+TRAINING = """
 [training]
 dataset = "small.npz"
 synthetic_digits = 0
@@ -28,20 +28,6 @@ synthetic_no_digits = 0
 epochs = 2
 batch_size = 32
 patience = 2
-
-[[training.layers]]
-layer = "Flatten"
-
-[[training.layers]]
-layer = "Dense"
-units = 32
-kernel_initializer = "uniform"
-activation = "relu"
-
-[[training.layers]]
-layer = "Dense"
-units = 10
-activation = "softmax"
 """
 
 
@@ -50,7 +36,7 @@ def make_small(folder: Path, digits: Digits) -> Path:
     root = make_root(folder)
     x, y = digits.images[:500], np.array(digits.labels[:500])
     np.savez(root / "small.npz", x_train=x[:400], y_train=y[:400], x_test=x[400:], y_test=y[400:])
-    (root / "config.toml").write_text(DENSE)
+    (root / "config.toml").write_text(TRAINING + DENSE_LAYERS)
     return root
 
 

@@ -1,4 +1,4 @@
-"""What the fault tests share: a nursery for the session, and a root for each test."""
+"""What the fault tests share: a root for each test."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Nursery, lay_out
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """One process that forks all daemons of the session."""
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+from tests.faults.harness import Nursery, lay_out, mounted
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A root with the shipped configuration and model."""
-    return lay_out(tmp_path / "root")
+def root(nursery: Nursery, tmp_path: Path) -> Path:
+    """A root with the shipped configuration and a model."""
+    return lay_out(tmp_path / "root", nursery.model)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A fresh file system."""
+    with mounted("ext4", megabytes=256) as point:
+        yield point

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import fcntl
 import hashlib
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -143,13 +145,13 @@ class Drops:
 # What became of it
 
 
-def lay_out(root: Path) -> Path:
-    """Make a root with the shipped configuration and model, and no data set."""
+def lay_out(root: Path, model: Path | None = None) -> Path:
+    """Make a root with the shipped configuration, no data set, and the shipped model or the one in a folder."""
     for name in (*FOLDERS, "models"):
         (root / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(REPOSITORY / "config.toml", root)
     for name in ("v0001.h5", "v0001.json"):
-        shutil.copy(REPOSITORY / "models" / name, root / "models")
+        shutil.copy((model or REPOSITORY / "models") / name, root / "models")
     return root
 
 
@@ -302,29 +304,52 @@ class Reader(threading.Thread):
 
 
 class Nursery:
-    """Starts daemons without paying for their imports each time.
+    """Starts daemons without paying for their imports each time."""
 
-    Args:
-        code: the folder that holds the `daemon` package; a copy with a seeded error, or the repository.
-
-    """
-
-    def __init__(self, code: Path = REPOSITORY) -> None:
+    def __init__(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DIGITD_")}
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "nursery.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=code,
-            env=environment | {"PYTHONPATH": str(code), "CUDA_VISIBLE_DEVICES": ""},
+            cwd=REPOSITORY,
+            env=environment | {"PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""},
         )
         self._lock = threading.Lock()
         self._answer()
+        self._models = tempfile.TemporaryDirectory(prefix="digitd-model-")
+        self._model: Path | None = None
+        self._code: Path | None = None
+
+    def with_code(self, code: Path) -> Nursery:
+        """The same nursery, for daemons of another `daemon` package: a copy with a seeded error."""
+        variant = copy.copy(self)
+        variant._code = code
+        return variant
+
+    @property
+    def model(self) -> Path | None:
+        """A folder with the model for tests to which any will do; None means the shipped one.
+
+        In the short form it is of one layer: loading and tracing the shipped one, twice, is most of what a start costs.
+        """
+        if FULL:
+            return None
+        if self._model is None:
+            folder = Path(self._models.name)
+            self.ask(make_model=str(folder / "v0001.h5"))
+            manifest = json.loads((REPOSITORY / "models/v0001.json").read_bytes())
+            manifest["sha256"] = hashlib.sha256((folder / "v0001.h5").read_bytes()).hexdigest()
+            (folder / "v0001.json").write_text(json.dumps(manifest))
+            self._model = folder
+        return self._model
 
     def ask(self, **request: Any) -> Any:
         """Send a request, and return what it gave."""
         assert self._process.stdin is not None
+        if "run" in request and self._code:
+            request["run"]["code"] = str(self._code)
         with self._lock:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -337,6 +362,7 @@ class Nursery:
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
+        self._models.cleanup()
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
@@ -683,3 +709,6 @@ def why_no_root() -> str:
             return f"needs {program}"
     probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=False, capture_output=True)
     return "" if probe.returncode == 0 else "may not mount file systems here"
+
+
+needs_root = pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-")

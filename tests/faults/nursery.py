@@ -2,13 +2,15 @@
 
 Importing TensorFlow takes seconds; a suite that kills the daemon hundreds of times would spend nearly all of its time there.
 What is forked has imported modules and nothing else: it runs `python -m daemon run` from its first line. Requests and
-answers are JSON, one a line: {"run": {...}} gives {"pid": ...}; {"wait": pid} gives {"status": ...}.
+answers are JSON, one a line: {"run": {...}} gives {"pid": ...}; {"wait": pid} gives {"status": ...}; {"make_model": path,
+"mark": path or nothing} puts a model there.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import runpy
 import signal
@@ -34,13 +36,35 @@ def serve() -> None:
             if pid == 0:
                 run(**request["run"])
             print(json.dumps({"pid": pid}), flush=True)
+        elif "make_model" in request:
+            pid = os.fork()  # TensorFlow starts threads when it is first used, and what has threads is not to be forked
+            if pid == 0:
+                make_model(request["make_model"], request.get("mark"))
+            print(json.dumps({"status": os.waitpid(pid, 0)[1]}), flush=True)
         else:
             print(json.dumps({"status": os.waitpid(request["wait"], 0)[1]}), flush=True)
 
 
-def run(config: str, environment: dict[str, str], log: str, **limits: Any) -> None:
-    """Become `python -m daemon run -c CONFIG`."""
-    code = 70  # whatever goes wrong before the daemon has its say
+def make_model(path: str, mark: str | None) -> None:
+    """Save a model of one layer, and of one more that makes the file `mark` wherever it runs; and end."""
+    code = 1
+    try:
+        from daemon.backend import keras
+
+        model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
+        if mark:
+            model.add(keras.layers.Lambda(lambda x, mark=mark: (open(mark, "w").close(), x)[1]))  # noqa: PTH123
+        logging.getLogger("absl").setLevel(logging.ERROR)  # .h5 is a legacy format, it says
+        model.save(path)
+        code = 0
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run(config: str, environment: dict[str, str], log: str, code: str | None = None, **limits: Any) -> None:
+    """Become `python -m daemon run -c CONFIG`, of the `daemon` package in the folder `code` where one is given."""
+    status = 70  # whatever goes wrong before the daemon has its say
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no daemon outlives the tests
         os.setsid()
@@ -53,14 +77,25 @@ def run(config: str, environment: dict[str, str], log: str, **limits: Any) -> No
         if limits.get("obey_modes"):
             obey_modes()
         os.environ.update(environment)
+        if code:
+            use_code(code)
         sys.argv = ["daemon", "run", "-c", config]
         try:
             runpy.run_module("daemon", run_name="__main__", alter_sys=True)
         except SystemExit as leave:
-            code = leave.code if isinstance(leave.code, int) else 1
+            status = leave.code if isinstance(leave.code, int) else 1
     finally:
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(status)
+
+
+def use_code(folder: str) -> None:
+    """Take the `daemon` package from another folder, here and in the processes that this one starts."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "daemon"]:
+        del sys.modules[name]
+    sys.path.insert(0, folder)
+    os.environ["PYTHONPATH"] = folder
+    os.chdir(folder)
 
 
 def obey_modes() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,40 +22,31 @@ from tests.faults.harness import (
     lay_out,
     mounted,
     names_in,
+    needs_root,
     png,
     shell,
     threads_of,
     traced,
     until,
-    why_no_root,
 )
 from tests.faults.test_kills import rehearse
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-"),
-    pytest.mark.timeout(3600 if FULL else 300),
-]
+pytestmark = [needs_root, pytest.mark.timeout(3600 if FULL else 300)]
 RESUME_SECONDS = 5.0  # after the cause has gone
+CONSUMING_SECONDS = 2.0 if FULL else 1.2  # in which it would consume something: it tries again each second
 SLACK = 15.0  # on machines that are busy with other tests
 ERRORS = ("ENOSPC", "EIO", "EROFS")
 # What each error can come from, as the kernel documents it; the walk's calls that read are hit by EIO only.
 POSSIBLE = {
-    "ENOSPC": {"rename", "mkdir", "write", "openat", "syncfs"},
-    "EIO": {"rename", "mkdir", "write", "openat", "syncfs", "unlink", "getdents64", "read", "newfstatat"},
+    "ENOSPC": {"rename", "renameat2", "mkdir", "write", "openat", "syncfs"},
+    "EIO": {"rename", "renameat2", "mkdir", "write", "openat", "syncfs", "unlink", "getdents64", "read", "newfstatat"},
     "EROFS": {"rename", "mkdir", "openat", "unlink", "rmdir", "renameat2"},
 }
 
 
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A fresh file system."""
-    with mounted("ext4", megabytes=256) as point:
-        yield point
-
-
 def test_an_error_of_any_call_is_nobodys_end(nursery: Nursery, place: Path, tmp_path: Path) -> None:
     """Whichever system call of the walk fails with ENOSPC, EIO or EROFS, once, every file still comes to its own end."""
-    root = lay_out(place / "root")
+    root = lay_out(place / "root", nursery.model)
     drops = Drops(root / "inbox")
     hits: Counter[str] = Counter()
     with Reader(root), Daemon(nursery, root) as daemon:
@@ -65,7 +56,7 @@ def test_an_error_of_any_call_is_nobodys_end(nursery: Nursery, place: Path, tmp_
         plan, _ = rehearse(daemon, drops, tmp_path / "calls")
         for error in ERRORS:
             faults = [call for call in plan if call[1] in POSSIBLE[error]]
-            for thread, kind, number in faults if FULL else faults[:: max(1, len(faults) // 3)]:
+            for thread, kind, number in faults if FULL else faults[:: max(2, len(faults) // 2)][:2]:
                 before = faults_counted(daemon)
                 with traced([threads_of(daemon.pid)[thread]], f"{kind}:error={error}:when={number}", trace=kind):
                     drops.drop_mixture()
@@ -79,14 +70,14 @@ def test_an_error_of_any_call_is_nobodys_end(nursery: Nursery, place: Path, tmp_
 
 
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("kind", ["rename", "write", "syncfs", "openat", "read", "getdents64", "mkdir"])
+@pytest.mark.parametrize("kind", ["rename", "renameat2", "write", "syncfs", "openat", "read", "getdents64", "mkdir"])
 def test_a_lasting_error_pauses_and_resumes(nursery: Nursery, place: Path, kind: str, error: str) -> None:
     """While a kind of system call fails, the daemon says so and consumes nothing; afterwards it goes on by itself."""
     if kind not in POSSIBLE[error]:
         pytest.skip(f"{kind} never gives {error}")
     if not FULL and (kind, error) not in {("rename", "EROFS"), ("write", "ENOSPC"), ("syncfs", "EIO"), ("read", "EIO")}:
         pytest.skip("in the full run")
-    root = lay_out(place / "root")
+    root = lay_out(place / "root", nursery.model)
     drops = Drops(root / "inbox")
     with Reader(root), Daemon(nursery, root) as daemon:
         drops.drop_mixture()
@@ -102,7 +93,7 @@ def test_a_lasting_error_pauses_and_resumes(nursery: Nursery, place: Path, kind:
             say_so(daemon)
             retired = len(names_in(root / "processed"))
             moment = time.monotonic()
-            until(lambda: time.monotonic() > moment + 2.0)  # the time in which something might be consumed
+            until(lambda: time.monotonic() > moment + CONSUMING_SECONDS)
             if kind in {"write", "syncfs"}:
                 assert len(names_in(root / "processed")) == retired
             check_nothing_lost(root, drops)
@@ -157,7 +148,7 @@ def resumes(daemon: Daemon, root: Path, drops: Drops) -> None:
 def test_a_full_disk_pauses_until_there_is_room(nursery: Nursery) -> None:
     """On a disk without room for results nothing is consumed; once there is room, all goes on."""
     with mounted("tmpfs", "size=2m") as point:
-        root = lay_out(point / "root")
+        root = lay_out(point / "root", nursery.model)
         filler = point / "filler"
         live_fault(nursery, root, lambda: fill(filler), filler.unlink)
 
@@ -165,7 +156,7 @@ def test_a_full_disk_pauses_until_there_is_room(nursery: Nursery) -> None:
 def test_a_disk_without_inodes_pauses_until_there_are_some(nursery: Nursery) -> None:
     """On a disk without a free inode nothing is consumed; once there are some, all goes on."""
     with mounted("tmpfs", "size=4m,nr_inodes=120") as point:
-        root = lay_out(point / "root")
+        root = lay_out(point / "root", nursery.model)
         stuffing = point / "stuffing"
         stuffing.mkdir()
 
@@ -187,7 +178,7 @@ def test_a_disk_without_inodes_pauses_until_there_are_some(nursery: Nursery) -> 
 
 def test_a_read_only_disk_pauses_until_it_is_writable(nursery: Nursery, tmp_path: Path) -> None:
     """On a disk that was remounted read-only nothing is consumed; once it is writable again, all goes on."""
-    root = lay_out(tmp_path / "root")
+    root = lay_out(tmp_path / "root", nursery.model)
     results = root / "results"  # the daemon holds its lock open on the other one, so that the kernel refuses the remount
     shell("mount", "-t", "tmpfs", "tmpfs", str(results))
     try:

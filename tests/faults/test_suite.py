@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.faults import test_kills, test_power
-from tests.faults.harness import FULL, REPOSITORY, Nursery, Violation, mounted, why_no_root
+from tests.faults import test_claims, test_kills, test_power
+from tests.faults.harness import REPOSITORY, Nursery, Violation, mounted, needs_root
 from tests.faults.test_power import machine
 
 __all__ = ["machine"]
-pytestmark = [
-    pytest.mark.skipif(not FULL, reason="in the full run: each wrong version pays for its own import of TensorFlow"),
-    pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-"),
-    pytest.mark.timeout(900),
-]
+pytestmark = [needs_root, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)
@@ -30,6 +26,7 @@ class Wrong:
         file: of daemon/.
         replacements: pairs of the right text and the wrong one.
         by: the test that must catch it.
+        says: what it says then, so that a mere time-out is no catch.
 
     """
 
@@ -37,6 +34,7 @@ class Wrong:
     file: str
     replacements: tuple[tuple[str, str], ...]
     by: Callable[[Nursery, test_power.Machine, Path], None]
+    says: str
 
 
 def by_kills(nursery: Nursery, _machine: test_power.Machine, tmp_path: Path) -> None:
@@ -45,19 +43,27 @@ def by_kills(nursery: Nursery, _machine: test_power.Machine, tmp_path: Path) -> 
         test_kills.test_killed_at_any_file_changing_call_it_loses_nothing(nursery, place, tmp_path)
 
 
+def by_dropping_again(nursery: Nursery, _machine: test_power.Machine, tmp_path: Path) -> None:
+    """Catch it by dropping another file under the name that is being claimed."""
+    test_claims.test_a_name_dropped_again_as_it_is_claimed_is_a_second_drop(nursery, tmp_path)
+
+
+AFTER_A_CUT = "should be in 1 place|has no JSON|is not whole"
 SYNC = "            self._sync()\n"
 WRONG = [
     Wrong(
         "the original is moved before its result is durable",
-        "pipeline.py",
+        "retirement.py",
         ((SYNC, "            [retire(a.name, a.sha256, self._folders.work, a.folder) for a in group]\n" + SYNC),),
         test_power.test_a_power_cut_during_the_sync_loses_nothing,
+        AFTER_A_CUT,
     ),
     Wrong(
         "nothing is synced",
         "files.py",
         (("_libc.syncfs(descriptor) != 0", "descriptor < 0"),),
         test_power.test_a_power_cut_right_after_retiring_loses_nothing,
+        AFTER_A_CUT,
     ),
     Wrong(
         "results are written in place",
@@ -66,13 +72,21 @@ WRONG = [
             (
                 "        _write(temporary, to_line(content))\n",
                 (
+                    "        name = otherwise()\n"
                     "        (folder / name).parent.mkdir(parents=True, exist_ok=True)\n"
                     '        _write(f"{folder}/{name}", to_line(content))\n'
                 ),
             ),
-            ("        _move(temporary, folder, name)\n", ""),
+            (
+                (
+                    '        if not rename_to_free_name(temporary, f"{folder}/{usual}"):\n'
+                    "            _move(temporary, folder, otherwise())\n"
+                ),
+                "",
+            ),
         ),
         by_kills,
+        "is not whole",
     ),
     Wrong(
         "files are claimed by copying",
@@ -81,39 +95,27 @@ WRONG = [
             ("os.rename(source, target)", "shutil.copyfile(source, target), os.unlink(source)"),
             ("import re\n", "import re\nimport shutil\n"),
         ),
-        by_kills,
+        by_dropping_again,
+        "should be in 1 place|kept are",
     ),
 ]
 
 
-@pytest.fixture
-def seeded(tmp_path: Path) -> Iterator[Callable[[Wrong], Nursery]]:
-    """Makes a copy of the daemon with an error in it."""
-    nurseries = []
-
-    def seed(wrong: Wrong) -> Nursery:
-        code = tmp_path / "code"
-        shutil.copytree(REPOSITORY / "daemon", code / "daemon", ignore=shutil.ignore_patterns("__pycache__"))
-        file = code / "daemon" / wrong.file
-        text = file.read_text()
-        for right, error in wrong.replacements:
-            assert right in text, f"{wrong.file} has changed; seed this error anew: {right!r}"
-            text = text.replace(right, error)
-        file.write_text(text)
-        nurseries.append(Nursery(code))
-        return nurseries[-1]
-
-    yield seed
-    for nursery in nurseries:
-        nursery.close()
+def seed(wrong: Wrong, code: Path) -> None:
+    """Make a copy of the daemon with an error in it."""
+    shutil.copytree(REPOSITORY / "daemon", code / "daemon", ignore=shutil.ignore_patterns("__pycache__"))
+    file = code / "daemon" / wrong.file
+    text = file.read_text()
+    for right, error in wrong.replacements:
+        assert right in text, f"{wrong.file} has changed; seed this error anew: {right!r}"
+        text = text.replace(right, error)
+    file.write_text(text)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.title)
-def test_a_wrong_version_is_caught(
-    seeded: Callable[[Wrong], Nursery], machine: test_power.Machine, tmp_path: Path, wrong: Wrong
-) -> None:
+def test_a_wrong_version_is_caught(nursery: Nursery, machine: test_power.Machine, tmp_path: Path, wrong: Wrong) -> None:
     """A version of the daemon with this error does not pass the suite."""
-    nursery = seeded(wrong)
-    with pytest.raises(Violation) as caught:
-        wrong.by(nursery, machine, tmp_path)
+    seed(wrong, tmp_path / "code")
+    with pytest.raises(Violation, match=wrong.says) as caught:
+        wrong.by(nursery.with_code(tmp_path / "code"), machine, tmp_path)
     print(f"\n{wrong.title}: caught: {caught.value}")

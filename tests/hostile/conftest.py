@@ -13,14 +13,6 @@ LIMITS = {"DIGITD_INBOX__DECODE_SECONDS": str(LIMIT_SECONDS), "DIGITD_INBOX__GRA
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """One process that forks all daemons of the session."""
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
-
-
-@pytest.fixture(scope="module")
 def daemon(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon that has been at work, on a root of its own."""
     root = lay_out(tmp_path_factory.mktemp("hostile") / "root")

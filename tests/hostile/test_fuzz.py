@@ -23,7 +23,7 @@ from tests.faults.harness import FULL, chances, png, resident_mb
 from tests.hostile.files import animated, digit, encode, float_tiff, many_scans, picture
 
 pytestmark = pytest.mark.timeout(3600 if FULL else 300)
-IMAGES = 100_000 if FULL else 2_000
+IMAGES = 100_000 if FULL else 1_000
 CHUNK = 256
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 SLUGS = {"not_an_image", "truncated", "too_many_pixels", "animated", "blank", "unsupported_format"}

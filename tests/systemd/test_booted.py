@@ -92,8 +92,8 @@ def save_drops(folder: Path) -> None:
 
 
 def install(machine: Machine) -> str:
-    """What `make install` runs."""
-    return machine.run("/src/systemd/install.sh")
+    """What `make install` runs, typed by a person with a strict umask, which sudo keeps."""
+    return machine.run("sh", "-c", "umask 077; exec /src/systemd/install.sh")
 
 
 def results(machine: Machine, folder: str = RESULTS) -> dict[str, int]:
@@ -148,12 +148,18 @@ def test_a_member_of_the_group_can_ask(machine: Machine) -> None:
     assert "v0001" in machine.run("digitd", "models", user="alice")
     assert "no problems found" in machine.run("digitd", "check", user="digitd")
     assert "7 (" in machine.run("digitd", "predict", "/drops/000-7.png", user="alice")
+    private = "install -d -m 700 /root/private; cd /root/private; exec runuser -u digitd -- "
+    assert "7 (" in machine.run("sh", "-c", f"{private} digitd predict /drops/000-7.png")
 
 
 def test_somebody_else_can_neither_drop_nor_read(machine: Machine) -> None:
-    """Who is not in the group sees nothing of it."""
+    """Who is not in the group sees nothing of it, and is told so."""
     assert not machine.succeeds("cp", "/drops/000-7.png", INBOX, user="mallory")
     assert not machine.succeeds("ls", RESULTS, user="mallory")
+    for command in ("status", "models"):
+        said = machine.run("digitd", command, user="mallory", check=False)
+        assert "expected a user who may use it. Received: mallory" in said
+        assert "Traceback" not in said
     assert not machine.succeeds("touch", f"{RESULTS}/forged.json", user="alice")
 
 
@@ -299,6 +305,26 @@ def test_an_upgrade_that_cannot_work_changes_nothing(machine: Machine) -> None:
     assert machine.run("readlink", "/opt/digitd/current") == program
     assert len(machine.run("sh", "-c", "ls -d /opt/digitd/2*").split()) == 1
     machine.run("mv", "/etc/digitd/config.toml.before", "/etc/digitd/config.toml")
+
+
+def test_an_upgrade_that_does_not_become_ready_is_taken_back(machine: Machine) -> None:
+    """The old program runs again with the units it came with, the new one is gone, and what was dropped is answered."""
+    program, installed = machine.run("readlink", "/opt/digitd/current"), "/usr/local/lib/systemd/system/digitd.service"
+    unit = machine.run("cat", installed)
+    service, new_unit = (machine.folder.parent / "src" / name for name in ("daemon/service.py", "systemd/digitd.service"))
+    texts = {path: path.read_text() for path in (service, new_unit)}
+    service.write_text("raise SystemExit('this version is broken')\n")
+    new_unit.write_text(texts[new_unit].replace("digitd run --config", "digitd run --no-such-option --config"))
+    machine.run("sh", "-c", f"mkdir {INBOX}/broken && cp /drops/*.png {INBOX}/broken/", user="alice")
+    failed = machine.run("/src/systemd/install.sh", check=False)
+    for path, text in texts.items():
+        path.write_text(text)
+    assert "the new version did not become ready" in failed
+    assert machine.run("readlink", "/opt/digitd/current") == program
+    assert machine.run("cat", installed) == unit
+    assert len(machine.run("sh", "-c", "ls -d /opt/digitd/2*").split()) == 1
+    assert machine.ready()
+    wait_for_results(machine, f"{RESULTS}/broken", BACKLOG)
 
 
 def test_a_wrong_configuration_is_not_tried_again_and_again(machine: Machine) -> None:
