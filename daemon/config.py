@@ -139,7 +139,7 @@ class GateSettings(Table):
 
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.0025
     significance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    min_corrections: PositiveInt = 10
+    min_corrections: PositiveInt = 5
     recall_floor: Share = 0.97
     canary_accuracy: Share = 0.9
 

@@ -62,9 +62,9 @@ def test_worse_on_the_corrections_is_refused() -> None:
 
 
 def test_too_few_corrections_are_no_evidence_unless_the_holdout_speaks() -> None:
-    """With 9 corrections only a real gain on the hold-out promotes."""
-    assert decide(answers(10_000, 40, 40), answers(9, 5, 0), 0.996, SETTINGS).verdict == INSUFFICIENT
-    assert decide(answers(10_000, 60, 30), answers(9, 5, 0), 0.994, SETTINGS).verdict == PROMOTED
+    """With 4 corrections only a real gain on the hold-out promotes."""
+    assert decide(answers(10_000, 40, 40), answers(4, 3, 0), 0.996, SETTINGS).verdict == INSUFFICIENT
+    assert decide(answers(10_000, 60, 30), answers(4, 3, 0), 0.994, SETTINGS).verdict == PROMOTED
 
 
 def test_a_candidate_one_point_worse_is_promoted_at_most_once_in_a_hundred() -> None:
