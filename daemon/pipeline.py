@@ -40,7 +40,7 @@ CHUNK = 256  # images that walk together at most
 CHUNKS_IN_FLIGHT = 4  # claimed and not published
 INLINE = 8  # up to so many drops are decoded, if harmless, and answered here: a hand-over to another process costs more
 RETRY_SECONDS = 1.0  # between two tries on something that the machine refused
-SOLO_TRIES = 2  # a process that dies on an image alone may have been killed by somebody; twice is the image's doing
+SOLO_TRIES = 3  # a process that dies on an image alone may have been killed by somebody; so often, it is the image's doing
 CLOSING = ("results", "retire", "decoders")  # sources whose faults keep the intake closed; their own retries open it
 UNFINISHED = {"not_an_image", "truncated", "unreadable"}  # what a file that is still being written looks like
 
