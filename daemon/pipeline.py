@@ -40,6 +40,7 @@ CHUNK = 256  # images that walk together at most
 CHUNKS_IN_FLIGHT = 4  # claimed and not published
 INLINE = 8  # up to so many drops are decoded, if harmless, and answered here: a hand-over to another process costs more
 RETRY_SECONDS = 1.0  # between two tries on something that the machine refused
+PARTS = 16  # that a chunk is tried again in whose decoder died; the culprit's part then image by image
 SOLO_TRIES = 3  # a process that dies on an image alone may have been killed by somebody; so often, it is the image's doing
 CLOSING = ("results", "retire", "decoders")  # sources whose faults keep the intake closed; their own retries open it
 UNFINISHED = {"not_an_image", "truncated", "unreadable"}  # what a file that is still being written looks like
@@ -164,9 +165,11 @@ class Pipeline:
         if isinstance(error, DecodersLost):
             self._decode(drops, tries)
         elif len(drops) > 1:
-            log.info("a chunk of %d images could not be decoded (%s); each is tried alone", len(drops), error)
-            for drop in drops:
-                self._decode([drop])
+            # What hangs costs its whole time limit again in each part that it is in: so at once alone.
+            size = 1 if isinstance(error, TimeoutError) else -(-len(drops) // PARTS)
+            log.info("a chunk of %d images could not be decoded (%s); tried again by %d", len(drops), error, size)
+            for start in range(0, len(drops), size):
+                self._decode(drops[start : start + size])
         elif isinstance(error, TimeoutError):
             self._refuse(
                 Rejection(

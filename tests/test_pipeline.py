@@ -155,7 +155,7 @@ def test_images_are_predicted_together(build: Callable[..., Line], digits: Digit
 
 def test_an_unsure_answer_is_marked(build: Callable[..., Line], digits: Digits) -> None:
     """Less confidence than configured: decision "review", reason "low_confidence", and both are counted."""
-    line = build(INFERENCE__REVIEW_BELOW=0.9)
+    line = build(INFERENCE__REVIEW_BELOW=0.9, INFERENCE__NOT_A_DIGIT_ABOVE=9.0)
     unsure = digits.images[0] // 2 + digits.images[1] // 2
     assert line.model.predict(unsure[None])[0].max() < 0.9
     line.put("unsure.png", encode(unsure))
