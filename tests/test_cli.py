@@ -259,6 +259,7 @@ def test_predict_marks_what_a_person_should_see(
 ) -> None:
     """An answer of less than the configured confidence says so."""
     monkeypatch.setenv("DIGITD_INFERENCE__REVIEW_BELOW", "1.0")
+    monkeypatch.setenv("DIGITD_INFERENCE__NOT_A_DIGIT_ABOVE", "9.0")
     ink = digits.images[0] // 2 + digits.images[1] // 2
     (root / "two.png").write_bytes(encode(ink))
     code, out, _ = run("predict", root / "two.png")
