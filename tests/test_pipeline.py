@@ -193,7 +193,7 @@ def test_a_young_file_that_is_no_image_waits_then_is_rejected(build: Callable[..
 def test_an_image_that_takes_too_long_is_rejected_alone(build: Callable[..., Line], digits: Digits) -> None:
     """The others of its chunk have their results; it is told what to do, in a sentence."""
     line = build(INBOX__DECODE_SECONDS=0.05)
-    page = encode(np.zeros((7000, 7000), np.uint8), compress_level=1)
+    page = encode(np.zeros((7000, 7000, 3), np.uint8), compress_level=1)
     line.put("slow.png", page)
     assert "too_slow" == (rejection := line.answer("rejected", "slow.png"))["reason"]
     assert "('" not in str(rejection["detail"])
