@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,15 +39,21 @@ def small_root(folder: Path, seed: int = 1) -> Path:
             y_test=full["y_test"][:2_000],
         )
     text = (folder / "config.toml").read_text()
-    head, tail = text[: text.index("[[training.layers]]")], text[text.index("[retrain]") :]
-    head = head.replace("epochs = 14 ", "epochs = 3 ").replace("seed = 1 ", f"seed = {seed} ")
-    head = head.replace("synthetic_digits = 12000 ", "synthetic_digits = 0 ")
-    head = head.replace("synthetic_no_digits = 6000 ", "synthetic_no_digits = 0 ")
-    tail = tail.replace("steps = 1200 ", "steps = 60 ").replace("margin = 0.0025 ", "margin = 0.05 ")
-    tail = tail.replace("recall_floor = 0.97 ", "recall_floor = 0.5 ").replace(
-        "canary_accuracy = 0.9 ", "canary_accuracy = 0.6 "
-    )
-    (folder / "config.toml").write_text(head + DENSE_LAYERS + tail)
+    text = text[: text.index("[[training.layers]]")] + DENSE_LAYERS + text[text.index("[retrain]") :]
+    values = {
+        "epochs": 3,
+        "seed": seed,
+        "synthetic_digits": 0,
+        "synthetic_no_digits": 0,
+        "steps": 60,
+        "margin": 0.05,
+        "recall_floor": 0.5,
+        "canary_accuracy": 0.6,
+    }
+    for key, value in values.items():
+        text, found = re.subn(rf"^{key} = [\d.]+", f"{key} = {value}", text, flags=re.MULTILINE)
+        assert found == 1, f"{key} is {found} times in config.toml"
+    (folder / "config.toml").write_text(text)
     for file in (folder / "models").glob("v*"):
         file.unlink()
     return folder
