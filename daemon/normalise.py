@@ -374,26 +374,44 @@ def _choose(parts: Parts, shape: tuple[int, int]) -> tuple[np.ndarray, Doubt | N
     penalty = np.where(outside > 0, np.where(reaches | slender, 0.02, 0.15), 1.0)
     x, y = (parts.left + parts.right) / 2 / width - 0.5, (parts.top + parts.bottom) / 2 / height - 0.5
     score = parts.area * np.sqrt(size) * penalty * (1 - np.maximum(abs(x), abs(y)))
-    score[(size < max(8, 0.07 * max(shape))) | ((outside > 0) & _along_the_edge(parts, shape))] = 0
+    table = (outside > 0) & _along_the_edge(parts, shape)
+    score[(size < max(8, 0.07 * max(shape))) | table] = 0
     if not score.any():
         return np.empty(0, int), None
     main = int(score.argmax())
-    reach = 0.12 * size[main]
-    gap_x = np.maximum(parts.left - parts.right[main], parts.left[main] - parts.right)
-    gap_y = np.maximum(parts.top - parts.bottom[main], parts.top[main] - parts.bottom)
-    apart = np.maximum(gap_x, gap_y)
+    gap_x, gap_y = _gaps(parts, main)
     others = np.arange(len(size)) != main
     comparable = others & (outside == 0) & (tall >= 0.55 * tall[main]) & (parts.area >= 0.15 * parts.area[main])
     beside = comparable & (gap_x > 0.03 * tall[main]) & (gap_y < 0)
     above = comparable & (gap_y > 0.05 * tall[main]) & (gap_x < 0)
     several = (beside | above).any() or np.count_nonzero(comparable) >= 2
-    near = others & (apart <= reach) & (parts.area >= 0.02 * parts.area[main]) & (penalty > 0.1)
+    table &= (tall > 0.8 * height) | (wide > 0.8 * width)  # shorter pieces may be what tells a texture
+    able = others & (parts.area >= 0.02 * parts.area[main]) & (penalty > 0.1) & ~table
+    near = _near(parts, main, able, 0.12 * size[main])
     doubt: Doubt | None = "several_digits" if several else None
     if several:
         near |= beside | above
     elif np.count_nonzero(others & (size >= 0.25 * size[main]) & (outside == 0)) >= 6:
         doubt = "not_a_digit"
     return np.flatnonzero(near | ~others), doubt
+
+
+def _gaps(parts: Parts, one: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) pixels across and (n,) down between the box of one part and those of all; negative where they overlap."""
+    gap_x = np.maximum(parts.left - parts.right[one], parts.left[one] - parts.right)
+    gap_y = np.maximum(parts.top - parts.bottom[one], parts.top[one] - parts.bottom)
+    return gap_x, gap_y
+
+
+def _near(parts: Parts, main: int, able: np.ndarray, reach: float) -> np.ndarray:
+    """(n,) bool: of the parts that may belong to the main one, those within reach of it or, in turn, of such a part."""
+    joined = np.zeros(len(able), bool)
+    ends = [main]
+    while ends:
+        found = able & ~joined & (np.maximum(*_gaps(parts, ends.pop())) <= reach)
+        joined |= found
+        ends += np.flatnonzero(found).tolist()
+    return joined
 
 
 def _along_the_edge(parts: Parts, shape: tuple[int, int]) -> np.ndarray:

@@ -283,6 +283,25 @@ def test_parts_of_a_digit_stay_together() -> None:
     assert np.count_nonzero(image.pixels[4:9, 14:] > 100) > 5
 
 
+def test_a_broken_stroke_stays_together() -> None:
+    """Of an L that the pen left out in two places the foot is kept too, though it is far from the longest piece."""
+    strokes = [(200, 100, 200, 400), (200, 400, 300, 400)]
+    pieces = [(200, 100, 200, 300), (200, 314, 200, 350), (200, 364, 200, 400), (200, 400, 300, 400)]
+    whole, broken = Image.new("L", (400, 500), 240), Image.new("L", (400, 500), 240)
+    for page, lines in ((whole, strokes), (broken, pieces)):
+        for line in lines:
+            ImageDraw.Draw(page).line(line, fill=30, width=16)
+    assert likeness(pixels_of(whole), pixels_of(broken)) > 0.99
+
+
+def test_a_table_round_the_corner_is_not_taken_for_a_part(mnist: np.ndarray) -> None:
+    """Beside a digit in the corner of the paper, a table seen on two sides is left out."""
+    page = on_paper(mnist[9], side=320, at=0.9)
+    alone = pixels_of(page)
+    ImageDraw.Draw(page).polygon([(480, 40), (480, 640), (50, 640), (50, 622), (462, 622), (462, 40)], fill=50)
+    assert likeness(alone, pixels_of(page)) > 0.95
+
+
 @pytest.mark.parametrize("enlarge", [Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
 def test_a_tiny_digit_enlarged_is_the_tiny_digit(mnist: np.ndarray, enlarge: Image.Resampling) -> None:
     """An 8x8 digit and the same enlarged by another program give about the same."""
