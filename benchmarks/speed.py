@@ -74,8 +74,12 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[dict[st
     for round_ in range(options.rounds):
         with Daemon(folder / f"root{round_}", RETRAIN__AFTER_CORRECTIONS=20, RETRAIN__QUIET_SECONDS=0.1) as daemon:
             note(figures, "start", measure_start(daemon))
+            before = note_limits(figures, folder / "files")
             for count in options.files:
-                note(figures, f"burst of {count:,} PNGs", daemon.burst(images.png, count))
+                burst = daemon.burst(images.png, count)
+                after = note_limits(figures, folder / "files")
+                note(figures, f"burst of {count:,} PNGs", burst | compare(burst, before, after))
+                before = after
             for count in options.scans:
                 note(figures, f"burst of {count:,} scans", daemon.burst(images.scan, count))
             note(figures, "single drops", daemon.latencies(images, options.drops))
@@ -83,24 +87,32 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[dict[st
             daemon.train(images)
             note(figures, "single drops while training", daemon.latencies(images, options.drops))
         shutil.rmtree(daemon.root)
-        limits = subprocess.run(
-            [sys.executable, "-m", "benchmarks.speed", "--limits", folder / "files"],
-            capture_output=True,
-            check=True,
-            cwd=REPOSITORY,
-        )
-        for name, values in json.loads(limits.stdout).items():
-            note(figures, name, values)
         note(figures, "tutorial script", measure_peer(folder / f"peer{round_}", images, 100, "predict"))
         peer = measure_peer(folder / f"quick{round_}", images, 1_000, "predict_on_batch")
         note(figures, "tutorial script, predict_on_batch", peer)
-    for name in [name for name in figures if name.endswith("PNGs")]:
-        for burst, limit in zip(figures[name], figures["limit, one core"], strict=True):
-            burst["CPU / limit's sum"] = burst["us of CPU a file"] / limit["us in all"]
-            burst["time / limit's sum"] = burst["us a file"] / limit["us in all"]
-            larger = max(limit["us decoding"] + limit["us predicting"], limit["us of files"])
-            burst["time / limit's larger part"] = burst["us a file"] / larger
     return figures
+
+
+def note_limits(figures: dict[str, list[dict[str, float]]], files: Path) -> dict[str, float]:
+    """Measure what one process could do now, and note it."""
+    child = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed", "--limits", files], capture_output=True, check=True, cwd=REPOSITORY
+    )
+    limits: dict[str, dict[str, float]] = json.loads(child.stdout)
+    for name, values in limits.items():
+        note(figures, name, values)
+    return limits["limit, one core"]
+
+
+def compare(burst: dict[str, float], before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """A burst against the mean of one core's limits just before and just after it: a host's speed drifts within minutes."""
+    limit = {key: (before[key] + after[key]) / 2 for key in before}
+    larger = max(limit["us decoding"] + limit["us predicting"], limit["us of files"])
+    return {
+        "CPU / limit's sum": burst["us of CPU a file"] / limit["us in all"],
+        "time / limit's sum": burst["us a file"] / limit["us in all"],
+        "time / limit's larger part": burst["us a file"] / larger,
+    }
 
 
 def measure_start(daemon: Daemon) -> dict[str, float]:

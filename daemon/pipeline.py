@@ -221,9 +221,7 @@ class Pipeline:
         model = self._model()
         started = time.monotonic()
         probabilities, energies = model.predict(decoded.pixels)
-        self._metrics.stage_seconds.labels("predict").observe(time.monotonic() - started)
-        self._metrics.batch_size.observe(len(decoded.drops))
-        self._metrics.drift.add(decoded.pixels, probabilities)
+        seconds = time.monotonic() - started
         reasons = [
             review_reason(confidence, energy, image.doubt, self._limits)
             for confidence, energy, image in zip(
@@ -241,6 +239,9 @@ class Pipeline:
             time.time(),
         )
         self._publish(batch)
+        self._metrics.stage_seconds.labels("predict").observe(seconds)  # counting comes after what somebody waits for
+        self._metrics.batch_size.observe(len(decoded.drops))
+        self._metrics.drift.add(decoded.pixels, probabilities)
 
     def _publish(self, batch: Predictions) -> None:
         started = time.monotonic()
