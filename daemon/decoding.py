@@ -238,6 +238,9 @@ def _start_worker(address_space: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)  # libtiff and Pillow complain there about each damaged file; its rejection says it better
+    os.close(silent)
 
 
 def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded:

@@ -281,7 +281,7 @@ def _to_grey(picture: Pillow.Image) -> np.ndarray:
         values = np.asarray(picture).astype(np.float32)
         if picture.mode == "F" or values.max() > 65535 or values.min() < 0:  # no fixed scale: use the values' own range
             low, high = float(np.nanmin(values)), float(np.nanmax(values))
-            values = np.nan_to_num((values - low) * (255 / max(high - low, 1e-6)))
+            values = np.nan_to_num((values / 2 - low / 2) * (510 / max(high - low, 1e-6)))  # halves: the range may overflow
         else:
             values *= 255 / (4095 if values.max() <= 4095 else 65535)  # scanners store 12 bits in 16
         picture = Pillow.fromarray(values)

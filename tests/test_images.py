@@ -130,6 +130,13 @@ def test_every_mode_is_read_alike(mnist: np.ndarray, mode: str) -> None:
     assert likeness(pixels_of(grey), pixels_of(MODES[mode](grey))) > 0.97
 
 
+def test_floats_of_any_size_are_levels(mnist: np.ndarray) -> None:
+    """From the least to the greatest that a float can be, which are further apart than a float can tell."""
+    levels = np.where(np.asarray(ink(mnist[4], 140)) > 127, np.float32(3e38), np.float32(-3e38))
+    grey = Image.fromarray(np.where(levels > 0, 255, 0).astype(np.uint8))
+    assert likeness(pixels_of(grey), pixels_of(Image.fromarray(levels.astype(np.float32)), "TIFF")) > 0.97
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
 def test_every_format_is_read_alike(mnist: np.ndarray, kind: str) -> None:
     """Each of the formats works and is named in the answer."""

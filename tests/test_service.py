@@ -123,6 +123,15 @@ def test_a_rejection_is_what_the_contract_says(daemon: Daemon) -> None:
     assert b"not an image" == original.read_bytes()
 
 
+def test_what_a_library_says_of_a_damaged_file_is_not_logged(daemon: Daemon, digits: Digits) -> None:
+    """Its rejection says it; libtiff would print lines about a tempfile.tif that nobody has."""
+    content = encode(digits.images[0], "TIFF", compression="tiff_lzw")
+    daemon.drop("damaged.tif", content[:8] + b"\xff" * 60 + content[68:])
+    assert daemon.rejection("damaged.tif")["reason"] == "truncated"
+    assert "damaged.tif rejected: truncated" in daemon.log
+    assert "tempfile" not in daemon.log
+
+
 def test_ten_digits_are_read(daemon: Daemon, digits: Digits) -> None:
     """One image of each digit, dropped in each of three formats, is read as that digit."""
     for digit in range(10):
