@@ -38,7 +38,7 @@ train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; an hour
 	mv build/models/v0001.h5 build/models/v0001.json models/
 	$(BIN)/digitd evaluate v0001
 
-bench: $(VENV)/run-ready  ## how fast it is, against its limits and the tutorial script; about 5 minutes
+bench: $(VENV)/run-ready  ## how fast it is, against its limits and the tutorial script; about 8 minutes
 	$(BIN)/python -m benchmarks.speed
 
 clean:  ## remove the environment and caches; no data
