@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 run: $(VENV)/run-ready  ## set up, then start the daemon on ./config.toml
 	$(BIN)/digitd run
 
-test: $(VENV)/dev-ready  ## set up, then run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/dev-ready  ## set up, then run the tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev-ready  ## style, types, formatting
 	$(BIN)/ruff check .
