@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from daemon import normalise as form
+from daemon.parts import Doubt
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 HARMLESS_BYTES, HARMLESS_SIDE = 4096, 64  # of a PNG that may be decoded where a crash would matter
@@ -62,7 +63,7 @@ class Image:
     format: str
     width: int
     height: int
-    doubt: form.Doubt | None = None
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True, slots=True)
