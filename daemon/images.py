@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import stat
-import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from daemon import normalise as form
+from daemon import plain_png
 from daemon.parts import Doubt
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
-HARMLESS_BYTES, HARMLESS_SIDE = 4096, 64  # of a PNG that may be decoded where a crash would matter
 WORKING_SIDE = 256  # larger images are reduced to at most this before their ink is looked for
 
 Pillow.MAX_IMAGE_PIXELS = None  # the configured limit is checked on the header, before any pixel is decoded
@@ -110,31 +109,13 @@ def read_picture(path: Path | str, max_bytes: int, max_pixels: int) -> Picture:
 
 
 def read_harmless(path: Path | str) -> Picture | None:
-    """Read and decode a file that can neither hang, bloat nor crash whoever decodes it; None for any other file.
-
-    That is a PNG of at most HARMLESS_BYTES and HARMLESS_SIDE pixels a side, in 8-bit grey, not interlaced, with no chunk but
-    those of the pixels, as MNIST's images are mostly saved.
-    """
+    """Read and decode a file that nobody comes to harm by decoding; None for any other file."""
     try:
-        data = _read(path, HARMLESS_BYTES)
-        return decode(data, HARMLESS_SIDE**2) if _is_harmless(data) else None
+        data = _read(path, plain_png.MOST_BYTES)
     except (InvalidImage, OSError):
         return None  # whoever reads it next will say what is wrong
-
-
-def _is_harmless(data: bytes) -> bool:
-    if data[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or len(data) < 33:
-        return False
-    width, height, depth, colours, _, _, interlace = struct.unpack_from(">IIBBBBB", data, 16)
-    if not (0 < width <= HARMLESS_SIDE and 0 < height <= HARMLESS_SIDE and (depth, colours, interlace) == (8, 0, 0)):
-        return False
-    place = 33
-    while place + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        if kind not in (b"IDAT", b"IEND"):
-            return False
-        place += 12 + length
-    return place == len(data)
+    grey = plain_png.read(data)
+    return None if grey is None else _plain(grey, data)
 
 
 def decode(data: bytes, max_pixels: int) -> Picture:
@@ -144,6 +125,9 @@ def decode(data: bytes, max_pixels: int) -> Picture:
         InvalidImage: the content cannot be a digit image.
 
     """
+    plain = plain_png.read(data)
+    if plain is not None and plain.size <= max_pixels:
+        return _plain(plain, data)
     digest = hashlib.sha256(data).hexdigest()
     try:
         grey, kind, (width, height) = _decode(data, max_pixels)
@@ -151,6 +135,11 @@ def decode(data: bytes, max_pixels: int) -> Picture:
         error.sha256 = digest
         raise
     return Picture(grey, digest, kind, width, height)
+
+
+def _plain(grey: np.ndarray, data: bytes) -> Picture:
+    height, width = grey.shape
+    return Picture(grey, hashlib.sha256(data).hexdigest(), "PNG", width, height)
 
 
 def normalise_all(pictures: list[Picture]) -> list[Image | InvalidImage]:
