@@ -84,7 +84,10 @@ class Inbox:
         self._watch.stop()
 
     def due_in(self) -> float:
-        """Seconds until the inbox wants to be looked at without an event."""
+        """Seconds until `take` is to be called without an event."""
+        return 0.0 if self._listing or self._leftovers else self._sweep_due_in()
+
+    def _sweep_due_in(self) -> float:
         due = min(self._not_before.values(), default=float("inf"))
         rest = min(RETRY_SECONDS, self._settings.rescan_seconds) if self._being_written else self._settings.rescan_seconds
         return max(0.0, min(due, self._listed + rest) - time.monotonic())
@@ -97,7 +100,7 @@ class Inbox:
 
         """
         drops = [self._leftovers.popleft() for _ in range(min(limit, len(self._leftovers)))]
-        if self.due_in() == 0:
+        if self._sweep_due_in() == 0:
             self._look = True
         try:
             while len(drops) < limit and (self._listing or self._look):

@@ -1,4 +1,8 @@
-"""The line every image walks: claim, decode, batch, predict, publish, retire."""
+"""The line every image walks: claim, decode, batch, predict, publish, retire.
+
+Large batches are decoded and published by processes and predicted by a thread of their own, so that the next one is claimed
+meanwhile; a few drops walk the whole line in the pipeline's thread, for each hand-over takes longer than the work.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ from daemon.retirement import Answered, Folders, Retirement
 log = logging.getLogger(__name__)
 
 CHUNK = 256  # images that walk together at most
-CHUNKS_IN_FLIGHT = 4  # claimed and not published
+CHUNKS_IN_FLIGHT = 6  # claimed and not published
 INLINE = 8  # up to so many drops are decoded, if harmless, and answered here: a hand-over to another process costs more
 RETRY_SECONDS = 1.0  # between two tries on something that the machine refused
 PARTS = 16  # that a chunk is tried again in whose decoder died; the culprit's part then image by image
@@ -47,7 +51,9 @@ UNFINISHED = {"not_an_image", "truncated", "unreadable"}  # what a file that is 
 
 
 class Pipeline:
-    """Walks images from the inbox to their results. One thread runs it; work comes to it as steps in a queue.
+    """Walks images from the inbox to their results. One thread runs it, with a second one that predicts its large batches.
+
+    Work comes to the first as steps in a queue.
 
     Args:
         inbox: where drops come from; its `wake` must be this pipeline's `wake`.
@@ -78,7 +84,8 @@ class Pipeline:
         self._again: deque[tuple[float, Callable[[], None]]] = deque()  # (when, what) to try once more
         self._unreadable: set[str] = set()  # names in work/ that the machine could not read
         self._paused_until = 0.0
-        self.last_pass = time.monotonic()
+        self._to_predict: queue.SimpleQueue[tuple[Decoded, float]] = queue.SimpleQueue()
+        self.last_pass = self.last_prediction = time.monotonic()
 
     def apply(self, settings: Settings) -> None:
         """Put in force what may change while images walk; a step, so that it comes between batches."""
@@ -91,22 +98,30 @@ class Pipeline:
         return self._in_flight == 0
 
     def run_once(self, longest: float, claim: bool = True) -> None:
-        """Claim what there is, then take one step, or wait for one for at most `longest` seconds."""
+        """Claim a chunk, then take the steps that are there, or wait for one for at most `longest` seconds."""
         self.last_pass = now = time.monotonic()
         while self._again and self._again[0][0] <= now:
             self._again.popleft()[1]()
         self._renew_decoders()
-        claim = claim and now >= self._paused_until and not any(map(self._readiness.is_held, CLOSING))
-        if claim:
-            self._claim()
         wait = longest
-        if claim and self._in_flight < CHUNKS_IN_FLIGHT * CHUNK:
-            wait = min(wait, self._inbox.due_in())
+        if claim and now >= self._paused_until and not any(map(self._readiness.is_held, CLOSING)):
+            self._claim()
+            if self._in_flight < CHUNKS_IN_FLIGHT * CHUNK:
+                wait = min(wait, self._inbox.due_in())
         if self._again:
             wait = min(wait, max(0.0, self._again[0][0] - now))
         with suppress(queue.Empty):
-            self._steps.get(timeout=wait)()
+            while True:
+                self._steps.get(timeout=wait)()
+                wait = 0.0
         self._inbox.survey()
+
+    def predict_once(self, longest: float) -> None:
+        """Predict one large batch, or wait for one for at most `longest` seconds; in a thread of its own."""
+        with suppress(queue.Empty):
+            decoded, claimed = self._to_predict.get(timeout=longest)
+            self._steps.put(partial(self._answer, *self._predict(decoded, claimed)))
+        self.last_prediction = time.monotonic()
 
     def _renew_decoders(self) -> None:
         try:
@@ -119,12 +134,12 @@ class Pipeline:
 
     def _claim(self) -> None:
         try:
-            while (room := CHUNKS_IN_FLIGHT * CHUNK - self._in_flight) > 0 and (drops := self._inbox.take(min(CHUNK, room))):
-                self._in_flight += len(drops)
-                if len(drops) <= INLINE:
-                    self._walk_on(decode_harmless(self._folders.work, drops), time.time())
-                else:
-                    self._decode(drops)
+            drops = self._inbox.take(min(CHUNK, CHUNKS_IN_FLIGHT * CHUNK - self._in_flight))
+            self._in_flight += len(drops)
+            if len(drops) > INLINE:
+                self._decode(drops)
+            elif drops:
+                self._walk_on(decode_harmless(self._folders.work, drops), time.time())
         except OSError as error:
             self._readiness.fault("inbox", error)
             self._paused_until = time.monotonic() + RETRY_SECONDS
@@ -158,8 +173,10 @@ class Pipeline:
             self._cannot_read(drop, fault)
         for rejection in decoded.refused:
             self._refuse(rejection)
-        if decoded.drops:
-            self._predict(decoded, claimed)
+        if len(decoded.drops) > INLINE:
+            self._to_predict.put((decoded, claimed))
+        elif decoded.drops:
+            self._answer(*self._predict(decoded, claimed))
 
     def _decoding_failed(self, drops: list[Drop], tries: int, error: Exception) -> None:
         if isinstance(error, DecodersLost):
@@ -217,7 +234,8 @@ class Pipeline:
         self._readiness.fault(source, error)
         self._again.append((time.monotonic() + RETRY_SECONDS, again))
 
-    def _predict(self, decoded: Decoded, claimed: float) -> None:
+    def _predict(self, decoded: Decoded, claimed: float) -> tuple[Predictions, np.ndarray, float]:
+        """The predictions, what they were made of, (n, 28, 28) uint8, and how many seconds the model took."""
         model = self._model()
         started = time.monotonic()
         probabilities, energies = model.predict(decoded.pixels)
@@ -238,10 +256,13 @@ class Pipeline:
             claimed,
             time.time(),
         )
+        return batch, decoded.pixels, seconds
+
+    def _answer(self, batch: Predictions, pixels: np.ndarray, seconds: float) -> None:
         self._publish(batch)
         self._metrics.stage_seconds.labels("predict").observe(seconds)  # counting comes after what somebody waits for
-        self._metrics.batch_size.observe(len(decoded.drops))
-        self._metrics.drift.add(decoded.pixels, probabilities)
+        self._metrics.batch_size.observe(len(batch.drops))
+        self._metrics.drift.add(pixels, batch.probabilities)
 
     def _publish(self, batch: Predictions) -> None:
         started = time.monotonic()

@@ -161,9 +161,10 @@ class Service:
         )
         self._reloads.append(lambda new: steps.put(partial(pipeline.apply, new)))
         stack.enter_context(_Loop("retire", lambda: retirement.run_once(PASS_SECONDS)))
+        stack.enter_context(_Loop("predict", lambda: pipeline.predict_once(PASS_SECONDS)))
         stack.callback(_finish, pipeline)
         stack.enter_context(_Loop("pipeline", lambda: pipeline.run_once(PASS_SECONDS)))
-        self._beats += [lambda: retirement.last_pass, lambda: pipeline.last_pass]
+        self._beats += [lambda: retirement.last_pass, lambda: pipeline.last_pass, lambda: pipeline.last_prediction]
         stack.enter_context(_Loop("models", swapper.run_once, rest=HEARTBEAT_SECONDS))
         retraining = self._retraining(metrics, registry)
         self._reloads.append(retraining.apply)

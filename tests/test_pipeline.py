@@ -16,7 +16,7 @@ from daemon.decoding import Decoders
 from daemon.inbox import Inbox
 from daemon.metrics import Metrics
 from daemon.model import LiveModel, ModelIdentity
-from daemon.pipeline import Pipeline
+from daemon.pipeline import INLINE, Pipeline
 from daemon.readiness import Readiness
 from daemon.results import prepare
 from daemon.retirement import Folders, Retirement
@@ -74,6 +74,7 @@ class Line:
 
         def one_pass() -> bool:
             self.pipeline.run_once(0.05)
+            self.pipeline.predict_once(0)
             return bool(condition())
 
         wait_until(one_pass, what)
@@ -121,6 +122,19 @@ def test_an_image_walks_the_whole_line(build: Callable[..., Line], digits: Digit
     assert line.pipeline.idle
     line.retirement.flush()
     assert (set(), {"a.png"}) == (line.names("work"), line.names("processed"))
+
+
+def test_a_large_batch_holds_nobody_up(build: Callable[..., Line], digits: Digits) -> None:
+    """While one waits for its prediction, in a thread of its own, others are claimed and answered."""
+    line = build()
+    batch = {f"{number}.png" for number in range(INLINE + 1)}
+    for name in batch:
+        line.put(name, digits.png(0))
+    wait_until(lambda: line.pipeline.run_once(0.05) or line.names("work") == batch, "the batch to be claimed")
+    line.put("a.png", digits.png(1))
+    wait_until(lambda: line.pipeline.run_once(0.05) or line.names("results") == {"a.png.json"}, "only the other's answer")
+    line.run_until(lambda: len(line.names("results")) == len(batch) + 1, "the batch's answers")
+    assert line.pipeline.idle
 
 
 def test_retirement_waits_for_its_time(build: Callable[..., Line], digits: Digits) -> None:
