@@ -110,11 +110,11 @@ class Pipeline:
                 wait = min(wait, self._inbox.due_in())
         if self._again:
             wait = min(wait, max(0.0, self._again[0][0] - now))
+        self._inbox.survey()
         with suppress(queue.Empty):
             while True:
                 self._steps.get(timeout=wait)()
                 wait = 0.0
-        self._inbox.survey()
 
     def predict_once(self, longest: float) -> None:
         """Predict one large batch, or wait for one for at most `longest` seconds; in a thread of its own."""

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import socket
+import stat
 import struct
 import zlib
 from collections.abc import Callable
@@ -400,6 +401,22 @@ def test_all_else_is_for_a_process_of_its_own(
     assert read_harmless(tmp_path / "a.png") is None
     assert read_harmless(tmp_path) is None
     assert read_harmless(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("seen", [0, 10, 10_000])
+def test_a_file_that_changes_while_it_is_read(
+    seen: int, mnist: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read to its end, whatever size it had at first, and not beyond the limit."""
+    data = save(Image.fromarray(mnist[0]))
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    first = os.stat_result([stat.S_IFREG | 0o644, 0, 0, 1, 0, 0, seen, 0, 0, 0])
+    monkeypatch.setattr(os, "fstat", lambda _: first)
+    assert np.array_equal(mnist[0], load_image(path, 20_000, MAX_PIXELS).pixels)
+    if seen < len(data):
+        with pytest.raises(InvalidImage, match="too_large"):
+            load_image(path, len(data) - 1, MAX_PIXELS)
 
 
 def test_many_are_normalised_as_one_alone(mnist: np.ndarray) -> None:
