@@ -125,7 +125,7 @@ def main() -> int:
     path = chosen.model.resolve() if chosen.model.exists() else Path("models/v0001.h5")
     manifest = json.loads(path.with_suffix(".json").read_text())
     identity = ModelIdentity(manifest["version"], manifest["sha256"])
-    model = LiveModel(path, identity, settings.inference.batch_sizes)
+    model = LiveModel(path, identity)
     mnist = devset.Mnist()
     if packages := devset.missing():
         print(f"not installed: apt-get install {' '.join(packages)}")

@@ -358,7 +358,7 @@ def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     limit_threads(1)
     path = REPOSITORY / "models" / "v0001.h5"
     began = time.process_time()
-    model = LiveModel(path, ModelIdentity("v0001", ""), [256])
+    model = LiveModel(path, ModelIdentity("v0001", ""))
     loaded = time.process_time() - began
     contents = [path.read_bytes() for path in files.iterdir()][:768]
     decoded, predicted = [], []

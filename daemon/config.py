@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 ENVIRONMENT_PREFIX = "DIGITD_"
 ENVIRONMENT_CONFIG = "DIGITD_CONFIG"  # names the file itself; every other variable names a key
@@ -63,18 +63,10 @@ class InboxSettings(Table):
 class InferenceSettings(Table):
     """How batches are predicted, and when an answer is sent to a person for review."""
 
-    batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 8, 32, 128, 256]
     threads: PositiveInt = 1
     review_below: Share = 0.6
     not_a_digit_above: Annotated[float, Field(gt=0)] = 1.02
     sync_seconds: Seconds = 1.0
-
-    @field_validator("batch_sizes")
-    @classmethod
-    def _ascending(cls, sizes: list[int]) -> list[int]:
-        if sizes != sorted(set(sizes)):
-            raise ValueError("numbers that ascend without repetition")
-        return sizes
 
 
 class Augmentation(Table):

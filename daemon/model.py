@@ -23,6 +23,7 @@ from daemon.folding import fold, refold
 
 IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
+LARGEST = 256  # images that are predicted together; more are predicted in parts
 
 
 class ModelError(Exception):
@@ -119,34 +120,31 @@ class ModelIdentity:
 
 
 class LiveModel:
-    """A loaded model that is warm on every batch size, so that no prediction ever waits for a trace.
+    """A loaded model, traced once for batches of any size, so that no prediction ever waits for a trace.
 
     Args:
         path: the .h5; what its logits mean is in the manifest beside it.
         identity: the version and digest that results will name.
-        batch_sizes: ascending; a batch is padded to the smallest that holds it.
 
     Raises:
         ModelError: the file is not a usable digit model.
 
     """
 
-    def __init__(self, path: Path, identity: ModelIdentity, batch_sizes: Sequence[int]) -> None:
+    def __init__(self, path: Path, identity: ModelIdentity) -> None:
         self.identity = identity
-        self.batch_sizes = tuple(batch_sizes)
         self._architecture = read_architecture(path)
         self._saved = read_model(path)  # as it was saved: what weights are loaded into
-        self._model = fold(self._saved)  # what predicts
-        self._gives_logits = give_logits(self._model)
+        model = fold(self._saved)  # what predicts
+        self._gives_logits = give_logits(model)
+        self._model = model
         self._calibration = Calibration.beside(path)
         self._in_use = threading.Lock()
-        # What predict_on_batch calls in the end, one graph a batch size: a lone image waits 1.7 ms for it instead of 2.3.
-        graph = tf.function(lambda batch: self._model(batch, training=False))
-        self._graphs = {
-            size: graph.get_concrete_function(tf.TensorSpec((size, *IMAGE_SHAPE), tf.float32)) for size in self.batch_sizes
-        }
-        for size in self.batch_sizes:
-            self._predict_batch(np.zeros((size, *IMAGE_SHAPE[:2]), np.uint8))
+        # model.predict_on_batch without its way there: a lone image waits 1.7 ms for it instead of 2.3.
+        graph = tf.function(lambda batch: model(batch, training=False))
+        self._run = graph.get_concrete_function(tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32))
+        for size in (LARGEST, 1):
+            self.predict(np.zeros((size, *IMAGE_SHAPE[:2]), np.uint8))
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Give the calibrated probabilities of the ten digits, and how strange each image is.
@@ -159,9 +157,8 @@ class LiveModel:
             1 for one stranger than all but 0.5 %, more for what is no digit.
 
         """
-        largest = self.batch_sizes[-1]
         with self._in_use:
-            parts = [self._predict_batch(images[start : start + largest]) for start in range(0, len(images), largest)]
+            parts = [self._predict_batch(images[start : start + LARGEST]) for start in range(0, len(images), LARGEST)]
         return self._calibration.apply(np.concatenate(parts) if parts else np.empty((0, CLASSES), np.float32))
 
     def refill(self, path: Path, identity: ModelIdentity) -> bool:
@@ -185,10 +182,7 @@ class LiveModel:
         return True
 
     def _predict_batch(self, images: np.ndarray) -> np.ndarray:
-        size = next(size for size in self.batch_sizes if size >= len(images))
-        batch = np.zeros((size, *IMAGE_SHAPE), np.float32)
-        batch[: len(images)] = as_input(images)
-        answers: np.ndarray = self._graphs[size](tf.constant(batch)).numpy()[: len(images)]
+        answers: np.ndarray = self._run(tf.constant(as_input(images))).numpy()
         return answers if self._gives_logits else np.log(np.maximum(answers, 1e-12))
 
 
@@ -200,9 +194,9 @@ class ModelSlot:
     to fill, as every later one has.
     """
 
-    def __init__(self, path: Path, identity: ModelIdentity, batch_sizes: Sequence[int]) -> None:
-        self.live = LiveModel(path, identity, batch_sizes)
-        self._spare: LiveModel | None = LiveModel(path, identity, batch_sizes)
+    def __init__(self, path: Path, identity: ModelIdentity) -> None:
+        self.live = LiveModel(path, identity)
+        self._spare: LiveModel | None = LiveModel(path, identity)
         gc.collect()
         gc.freeze()  # TensorFlow's own objects: looking through them held predictions up for 250 ms at each swap
 
@@ -219,7 +213,7 @@ class ModelSlot:
         spare, self._spare = self._spare, None
         back = spare is not None and spare.identity == identity
         if spare is None or not (back or spare.refill(path, identity)):
-            spare = LiveModel(path, identity, self.live.batch_sizes)
+            spare = LiveModel(path, identity)
         self.live, self._spare = spare, self.live
         gc.collect()  # 0.5 MB a swap without, measured
         return back

@@ -26,7 +26,7 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
     try:
         version = Registry(settings.folder("models")).current()
         identity = ModelIdentity(version.name, version.sha256)
-        model = LiveModel(version.path, identity, [1])
+        model = LiveModel(version.path, identity)
     except (RegistryError, ModelError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -41,7 +41,7 @@ class Swapper:
         self._adopt_foreign()
         version = registry.current()
         registry.settle(version)
-        self.slot = ModelSlot(version.path, _identity(version), settings.inference.batch_sizes)
+        self.slot = ModelSlot(version.path, _identity(version))
         self._show(version, "the daemon started")
 
     def run_once(self) -> None:

@@ -24,7 +24,7 @@ def layer(name: str, **arguments: object) -> Layer:
 @pytest.fixture(scope="module")
 def live() -> LiveModel:
     """The shipped model, live."""
-    return LiveModel(SHIPPED, IDENTITY, [1, 8, 32])
+    return LiveModel(SHIPPED, IDENTITY)
 
 
 def save(model: keras.Model, folder: Path) -> Path:

@@ -26,7 +26,7 @@ from tests.conftest import LONG_AGO, REPOSITORY, Digits, encode, files_below, wa
 @pytest.fixture(scope="module")
 def model() -> LiveModel:
     """The shipped model, live."""
-    return LiveModel(REPOSITORY / "models" / "v0001.h5", ModelIdentity("v0001", "m" * 64), [1, 8, 32, 128, 256])
+    return LiveModel(REPOSITORY / "models" / "v0001.h5", ModelIdentity("v0001", "m" * 64))
 
 
 class Line:
@@ -188,7 +188,7 @@ def test_every_batch_names_the_model_that_answered(build: Callable[..., Line], d
     line = build()
     line.put("a.png", digits.png(0))
     assert {"version": "v0001", "sha256": "m" * 64} == line.answer("results", "a.png")["model"]
-    line.model = LiveModel(REPOSITORY / "models" / "v0001.h5", ModelIdentity("v0002", "n" * 64), [1])
+    line.model = LiveModel(REPOSITORY / "models" / "v0001.h5", ModelIdentity("v0002", "n" * 64))
     line.put("b.png", digits.png(0))
     assert {"version": "v0002", "sha256": "n" * 64} == line.answer("results", "b.png")["model"]
 

@@ -342,7 +342,7 @@ def test_accuracy_equals_the_models_own_and_no_reader_sees_half_a_result(daemon:
     stop.set()
     reader.join()
     assert [] == halves
-    model = LiveModel(REPOSITORY / "models" / "v0001.h5", ModelIdentity("v0001", ""), [300])
+    model = LiveModel(REPOSITORY / "models" / "v0001.h5", ModelIdentity("v0001", ""))
     expected = model.predict(digits.images[:300])[0].argmax(axis=1).tolist()
     assert expected == answers
     assert np.mean(np.array(answers) == digits.labels[:300]) >= 0.99
