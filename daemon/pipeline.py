@@ -14,7 +14,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -111,17 +110,22 @@ class Pipeline:
         if self._again:
             wait = min(wait, max(0.0, self._again[0][0] - now))
         self._inbox.survey()
-        with suppress(queue.Empty):
-            while True:
-                self._steps.get(timeout=wait)()
-                wait = 0.0
+        try:
+            step = self._steps.get(timeout=wait)
+        except queue.Empty:
+            return
+        step()
+        for _ in range(self._steps.qsize()):  # what has come by now, before more is claimed
+            self._steps.get_nowait()()
 
     def predict_once(self, longest: float) -> None:
         """Predict one large batch, or wait for one for at most `longest` seconds; in a thread of its own."""
-        with suppress(queue.Empty):
-            decoded, claimed = self._to_predict.get(timeout=longest)
-            self._steps.put(partial(self._answer, *self._predict(decoded, claimed)))
         self.last_prediction = time.monotonic()
+        try:
+            decoded, claimed = self._to_predict.get(timeout=longest)
+        except queue.Empty:
+            return
+        self._steps.put(partial(self._answer, *self._predict(decoded, claimed)))
 
     def _renew_decoders(self) -> None:
         try:
