@@ -97,6 +97,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
+    from daemon.decoding import start_fork_server
+
+    start_fork_server()  # it gets ready while TensorFlow is imported here
+
     from daemon.model import ModelError
     from daemon.registry import RegistryError
     from daemon.service import Service, StartError

@@ -23,6 +23,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +96,7 @@ class Decoders:
 
     def __init__(self, work: Path, results: Path, settings: InboxSettings) -> None:
         self._work, self._results, self._settings = work, results, settings
-        # Forked from a server process that has the modules and no threads: a replacement is there in milliseconds.
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["daemon.decoding"])
+        self._context = start_fork_server()
         self._open: dict[Future[Any], float] = {}  # tasks that have not ended, and when they were given
         self._progress = time.monotonic()  # when a task ended last
         self._patience = STALLED_SECONDS + max(settings.decode_seconds + CHUNK_SECONDS, PUBLISH_SECONDS)
@@ -173,6 +173,17 @@ class Decoders:
             done(_innocent(future, self._progress - given < seconds))
 
         future.add_done_callback(ended)
+
+
+def start_fork_server() -> ForkServerContext:
+    """Start the process that decoders are forked from, if it does not run, without waiting for it.
+
+    It has the modules and no threads, so that a decoder is there, or replaced, in milliseconds.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["daemon.decoding"])
+    forkserver.ensure_running()
+    return context
 
 
 def _innocent(future: Future[Any], early: bool) -> Future[Any]:
