@@ -128,7 +128,7 @@ def test_what_a_library_says_of_a_damaged_file_is_not_logged(daemon: Daemon, dig
     content = encode(digits.images[0], "TIFF", compression="tiff_lzw")
     daemon.drop("damaged.tif", content[:8] + b"\xff" * 60 + content[68:])
     assert daemon.rejection("damaged.tif")["reason"] == "truncated"
-    assert "damaged.tif rejected: truncated" in daemon.log
+    wait_until(lambda: "damaged.tif rejected: truncated" in daemon.log, "its rejection to be logged")
     assert "tempfile" not in daemon.log
 
 
