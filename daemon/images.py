@@ -279,9 +279,7 @@ def _to_grey(picture: Pillow.Image) -> np.ndarray:
     factor = -(-max(picture.size) // WORKING_SIDE)
     if factor > 1:
         picture = picture.reduce(factor)
-    if picture.mode != "L":
-        return np.asarray(picture)
-    return np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.height, picture.width)  # np.asarray takes 30 us more
+    return np.asarray(picture)
 
 
 def _flatten(picture: Pillow.Image) -> Pillow.Image:

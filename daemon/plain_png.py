@@ -36,10 +36,9 @@ def read(data: bytes) -> np.ndarray | None:
     if pixels is None:
         return None
     try:
-        picture = Pillow.frombytes("L", (width, height), pixels, "zip", "L")
-    except ValueError:
+        return np.asarray(Pillow.frombytes("L", (width, height), pixels, "zip", "L"))
+    except ValueError:  # fewer or other pixels than the header says
         return None
-    return np.frombuffer(picture.tobytes(), np.uint8).reshape(height, width)  # np.asarray takes 30 us more
 
 
 def _find_pixels(data: bytes) -> bytes | None:
