@@ -21,9 +21,9 @@ from PIL import Image
 
 from benchmarks import devset
 from daemon.config import Settings, load_settings
-from daemon.doubt import review_reason
-from daemon.images import InvalidImage, load_content
-from daemon.model import LiveModel, ModelIdentity
+from daemon.models.calibration import review_reason
+from daemon.models.live import LiveModel, ModelIdentity
+from daemon.reading.decode import InvalidImage, load_content
 
 WORST = 120  # images on the contact sheet
 

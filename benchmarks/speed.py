@@ -351,9 +351,9 @@ class Peak(threading.Thread):
 
 def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     """In one process on one core: the same decoding and model without files, and the same renames without a model."""
-    from daemon.backend import keras
-    from daemon.images import InvalidImage, decode, normalise_all
-    from daemon.model import LiveModel, ModelIdentity, as_input, limit_threads
+    from daemon.models.backend import keras
+    from daemon.models.live import LiveModel, ModelIdentity, as_input, limit_threads
+    from daemon.reading.decode import InvalidImage, decode, normalise_all
 
     limit_threads(1)
     path = REPOSITORY / "models" / "v0001.h5"

@@ -97,12 +97,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
-    from daemon.decoding import start_fork_server
+    from daemon.reading.workers import start_fork_server
 
     start_fork_server()  # it gets ready while TensorFlow is imported here
 
-    from daemon.model import ModelError
-    from daemon.registry import RegistryError
+    from daemon.models.live import ModelError
+    from daemon.models.registry import RegistryError
     from daemon.service import Service, StartError
 
     try:
@@ -113,44 +113,44 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from daemon.predicting import predict_files
+    from daemon.commands.predict import predict_files
 
     return predict_files(load_settings(options.config), options.files, as_json=options.json)
 
 
 def _retrain(options: argparse.Namespace) -> int:
-    from daemon.retraining import retrain_now
+    from daemon.training.retraining import retrain_now
 
     return retrain_now(load_settings(options.config))
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from daemon.evaluating import print_evaluation
+    from daemon.commands.evaluate import print_evaluation
 
     return print_evaluation(load_settings(options.config), options.version)
 
 
 def _models(options: argparse.Namespace) -> int:
-    from daemon.versions import print_live_at, print_models
+    from daemon.commands.models import print_live_at, print_models
 
     settings = load_settings(options.config)
     return print_live_at(settings, options.live_at) if options.live_at else print_models(settings)
 
 
 def _promote(options: argparse.Namespace) -> int:
-    from daemon.versions import promote
+    from daemon.commands.models import promote
 
     return promote(load_settings(options.config), options.model)
 
 
 def _rollback(options: argparse.Namespace) -> int:
-    from daemon.versions import roll_back
+    from daemon.commands.models import roll_back
 
     return roll_back(load_settings(options.config))
 
 
 def _correct(options: argparse.Namespace) -> int:
-    from daemon.corrections import correct
+    from daemon.training.corrections import correct
 
     try:
         print(correct(load_settings(options.config), options.name, options.digit))
@@ -161,19 +161,19 @@ def _correct(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from daemon.status import print_status
+    from daemon.commands.status import print_status
 
     return print_status(load_settings(options.config), as_json=options.json)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from daemon.checks import print_check
+    from daemon.commands.check import print_check
 
     return print_check(load_settings(options.config))
 
 
 def _init(options: argparse.Namespace) -> int:
-    from daemon.roots import lay_out
+    from daemon.commands.init import lay_out
 
     return lay_out(options.folder)
 

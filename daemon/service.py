@@ -18,20 +18,20 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
+from daemon.answering.pipeline import Pipeline
+from daemon.answering.publish import prepare, remove_temporaries
+from daemon.answering.retirement import Folders, Retirement
 from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, ConfigError, Settings, load_settings
-from daemon.corrections import CorrectionWatch
-from daemon.decoding import Decoders
-from daemon.http import HttpServer
-from daemon.inbox import Inbox
-from daemon.metrics import Metrics
-from daemon.model import limit_threads
-from daemon.pipeline import Pipeline
-from daemon.readiness import Readiness
-from daemon.registry import Registry
-from daemon.results import prepare, remove_temporaries
-from daemon.retirement import Folders, Retirement
-from daemon.retraining import Retraining
-from daemon.swapping import Swapper
+from daemon.intake.inbox import Inbox
+from daemon.models.live import limit_threads
+from daemon.models.registry import Registry
+from daemon.models.swapping import Swapper
+from daemon.reading.workers import Decoders
+from daemon.telemetry.http import HttpServer
+from daemon.telemetry.metrics import Metrics
+from daemon.telemetry.readiness import Readiness
+from daemon.training.corrections import CorrectionWatch
+from daemon.training.retraining import Retraining
 
 log = logging.getLogger(__name__)
 

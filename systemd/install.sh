@@ -37,7 +37,7 @@ else
 fi
 mkdir "$release/units"
 cp "$source/systemd/digitd.service" "$source/systemd/digitd.socket" "$release/units/"
-share=$("$release/bin/python" -P -c 'import daemon.roots; print(daemon.roots.PACKAGE / "share")')
+share=$("$release/bin/python" -P -c 'import daemon.commands.init; print(daemon.commands.init.PACKAGE / "share")')
 
 if [ -e "$config" ]; then
     say "kept       $config"

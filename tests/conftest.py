@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from daemon.commands.init import lay_out
 from daemon.config import Settings, load_settings
-from daemon.roots import lay_out
 from tests.faults.harness import Nursery
 
 REPOSITORY = Path(__file__).parent.parent

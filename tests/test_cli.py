@@ -13,11 +13,11 @@ import pytest
 
 from daemon import __version__
 from daemon.cli import main
+from daemon.commands.status import read_status
 from daemon.config import FOLDERS, HttpSettings
-from daemon.http import HttpServer
-from daemon.metrics import Metrics
 from daemon.service import open_lock
-from daemon.status import read_status
+from daemon.telemetry.http import HttpServer
+from daemon.telemetry.metrics import Metrics
 from tests.conftest import REPOSITORY, Daemon, Digits, encode, files_below
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "h5py")

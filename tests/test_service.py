@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.model import LiveModel, ModelIdentity
+from daemon.models.live import LiveModel, ModelIdentity
 from tests.conftest import LONG_AGO, REPOSITORY, Daemon, Digits, encode, files_below, wait_until
 
 RESULT_KEYS = {

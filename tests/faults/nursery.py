@@ -49,7 +49,7 @@ def make_model(path: str, mark: str | None) -> None:
     """Save a model of one layer, and of one more that makes the file `mark` wherever it runs; and end."""
     code = 1
     try:
-        from daemon.backend import keras
+        from daemon.models.backend import keras
 
         model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
         if mark:

@@ -53,7 +53,7 @@ SYNC = "            self._sync()\n"
 WRONG = [
     Wrong(
         "the original is moved before its result is durable",
-        "retirement.py",
+        "answering/retirement.py",
         ((SYNC, "            [retire(a.name, a.sha256, self._folders.work, a.folder) for a in group]\n" + SYNC),),
         test_power.test_a_power_cut_during_the_sync_loses_nothing,
         AFTER_A_CUT,
@@ -67,7 +67,7 @@ WRONG = [
     ),
     Wrong(
         "results are written in place",
-        "results.py",
+        "answering/publish.py",
         (
             (
                 "        _write(temporary, to_line(content))\n",
@@ -90,7 +90,7 @@ WRONG = [
     ),
     Wrong(
         "files are claimed by copying",
-        "inbox.py",
+        "intake/inbox.py",
         (
             ("os.rename(source, target)", "shutil.copyfile(source, target), os.unlink(source)"),
             ("import re\n", "import re\nimport shutil\n"),

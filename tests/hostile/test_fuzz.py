@@ -16,9 +16,9 @@ import pytest
 from pebble import ProcessExpired
 from PIL import Image
 
+from daemon.answering.publish import Drop
 from daemon.config import InboxSettings
-from daemon.decoding import Decoded, Decoders, DecodersLost
-from daemon.results import Drop
+from daemon.reading.workers import Decoded, Decoders, DecodersLost
 from tests.faults.harness import FULL, chances, png, resident_mb
 from tests.hostile.files import animated, digit, encode, float_tiff, many_scans, picture
 

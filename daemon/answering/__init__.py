@@ -1,0 +1,1 @@
+"""The walk of an image: predict, review, publish, retire."""

@@ -1,0 +1,89 @@
+"""`digitd check`: the configuration that is in force, and what is wrong with folders, model and limits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from daemon.config import FOLDERS, ONE_FILE_SYSTEM, ConfigError, Settings
+from daemon.models.registry import Registry, RegistryError
+
+LOW_DISK_BYTES = 500 * 2**20
+INOTIFY = Path("/proc/sys/fs/inotify")
+FEW_INOTIFY = {"max_user_watches": 1024, "max_user_instances": 8}
+
+
+def print_check(settings: Settings) -> int:
+    """Print both.
+
+    Returns:
+        0 where nothing is wrong, else 1.
+
+    """
+    print(f"# {settings.file}, with the environment's overrides")
+    for table, values in settings.model_dump(exclude={"training": {"layers"}}).items():
+        print(f"[{table}]")
+        for key, value in values.items():
+            print(f"{key} = {value!r}")
+    print(f"[[training.layers]]\n# {' - '.join(layer.layer for layer in settings.training.layers)}\n")
+    problems = list(find_problems(settings))
+    for problem in problems:
+        print(f"problem: {problem}")
+    if not problems:
+        print("no problems found")
+    return 1 if problems else 0
+
+
+def find_problems(settings: Settings) -> Iterator[str]:
+    """What would keep the daemon from working well, one sentence each."""
+    yield from _folder_problems(settings)
+    yield from _limit_problems(settings)
+    yield from _model_problems(settings)
+
+
+def _folder_problems(settings: Settings) -> Iterator[str]:
+    devices = {}
+    for name in FOLDERS:
+        folder = settings.folder(name)
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        if not nearest.is_dir():
+            yield f"[paths] {name}: expected a folder. Received: {nearest} is a file"
+        elif not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+            yield f"[paths] {name}: {nearest} is not readable and writable for this user"
+        devices[name] = nearest.stat().st_dev
+    if len({devices[name] for name in ONE_FILE_SYSTEM}) > 1:
+        yield f"[paths]: {', '.join(ONE_FILE_SYSTEM)} are not on one file system; files move between them by rename"
+
+
+def _limit_problems(settings: Settings) -> Iterator[str]:
+    free = shutil.disk_usage(settings.root if settings.root.exists() else settings.file.parent).free
+    if free < LOW_DISK_BYTES:
+        yield f"[paths] root: only {free / 2**20:.0f} MiB are free on the disk"
+    for limit, few in FEW_INOTIFY.items():
+        try:
+            value = int((INOTIFY / limit).read_text())
+        except (OSError, ValueError):
+            continue  # not Linux's usual /proc: nothing to say
+        if value < few:
+            yield f"fs.inotify.{limit} is {value}, expected at least {few}: the inbox may have to be polled; use sysctl"
+
+
+def _model_problems(settings: Settings) -> Iterator[str]:
+    dataset = settings.training.dataset
+    if not dataset.startswith("keras:") and not (settings.root / dataset).exists():
+        yield f"[training] dataset: there is nothing at {settings.root / dataset}; retraining would fail"
+    try:
+        version = Registry(settings.folder("models")).current()
+    except (RegistryError, OSError) as error:
+        yield f"[paths] models: {error}"
+        return
+    print(f"model {version.name}: {version.describe()}\n")
+    from daemon.models.live import ModelError, build_model, read_model
+
+    try:
+        read_model(version.path)
+        build_model(settings.training.layers)
+    except (ModelError, ConfigError) as error:
+        yield str(error)

@@ -1,0 +1,40 @@
+"""`digitd init`: a new root with everything that the daemon needs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from daemon.config import FOLDERS, load_settings
+
+PACKAGE = Path(__file__).parent.parent
+SHARED = ("config.toml", "models/v0001.h5", "models/v0001.json", "datasets/mnist.npz", "datasets/NOTICE")
+
+
+def lay_out(folder: Path) -> int:
+    """Make the folders and copy configuration, model and data set; what is there already stays as it is.
+
+    Returns:
+        0, or 1 where the folder cannot be written.
+
+    """
+    # Installed, they are in the package; in a checkout, beside it.
+    source = PACKAGE / "share" if (PACKAGE / "share").is_dir() else PACKAGE.parent
+    try:
+        for name in SHARED:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                print(f"kept    {target}")
+            else:
+                shutil.copyfile(source / name, target)
+                print(f"made    {target}")
+        settings = load_settings(folder / "config.toml")
+        for name in FOLDERS:
+            settings.folder(name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"{folder}: expected a folder that can be written. Received: {error}", file=sys.stderr)
+        return 1
+    print(f"\nStart the daemon with: digitd run --config {folder / 'config.toml'}")
+    return 0

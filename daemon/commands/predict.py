@@ -1,0 +1,61 @@
+"""`digitd predict`: the same images, model and decision as the daemon's, without a daemon."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from daemon.answering.publish import Drop, ImageFacts, Predictions, Rejection, prediction_json, rejection_json, to_line
+from daemon.config import Settings
+from daemon.files import printable
+from daemon.models.calibration import review_reason
+from daemon.models.registry import Registry, RegistryError
+from daemon.reading.decode import InvalidImage, load_image
+
+
+def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
+    """Read each file and print its answer.
+
+    Returns:
+        0, or 1 where a file got no prediction or there is no model.
+
+    """
+    from daemon.models.live import LiveModel, ModelError, ModelIdentity
+
+    try:
+        version = Registry(settings.folder("models")).current()
+        identity = ModelIdentity(version.name, version.sha256)
+        model = LiveModel(version.path, identity)
+    except (RegistryError, ModelError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    rejected = 0
+    for file in files:
+        drop = Drop(str(file), time.time())
+        name = printable(drop.name)
+        try:
+            image = load_image(file.resolve(), settings.inbox.max_bytes, settings.inbox.max_pixels)
+        except (InvalidImage, OSError, MemoryError) as error:
+            rejected += 1
+            if not isinstance(error, InvalidImage):
+                print(f"{name}: {getattr(error, 'strerror', None) or 'too little memory to read it'}", file=sys.stderr)
+            elif as_json:
+                rejection = Rejection(drop, error.reason, error.detail, error.hint, error.sha256)
+                sys.stdout.buffer.write(to_line(rejection_json(rejection, time.time())))
+            else:
+                print(f"{name}: {error.reason}: {error.detail} {error.hint}", file=sys.stderr)
+            continue
+        probabilities, energies = model.predict(image.pixels[None])
+        confidence = float(probabilities.max())
+        reason = review_reason(confidence, float(energies[0]), image.doubt, settings.inference)
+        facts = ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt)
+        identity = model.identity
+        batch = Predictions(
+            [drop], [facts], probabilities, [reason], identity.version, identity.sha256, drop.received, time.time()
+        )
+        if as_json:
+            sys.stdout.buffer.write(to_line(next(prediction_json(batch))))
+        else:
+            print(f"{name}: {probabilities.argmax()} ({confidence:.2%}{', to be reviewed: ' + reason if reason else ''})")
+    return 1 if rejected else 0

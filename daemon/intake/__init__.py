@@ -1,0 +1,1 @@
+"""The inbox: watch it, sweep it, admit what is whole, claim it."""

@@ -1,0 +1,1 @@
+"""Keras models: networks, versions and their registry, the one that is live, swaps."""

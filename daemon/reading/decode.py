@@ -1,0 +1,307 @@
+"""From a file's bytes to a (28, 28) image in MNIST's form, or the reason why not. No state, no TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from daemon.reading import page as form
+from daemon.reading import plain_png
+from daemon.reading.components import Doubt
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+WORKING_SIDE = 256  # larger images are reduced to at most this before their ink is looked for
+
+Pillow.MAX_IMAGE_PIXELS = None  # the configured limit is checked on the header, before any pixel is decoded
+warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+
+
+class InvalidImage(Exception):
+    """The file cannot be a digit image.
+
+    Attributes:
+        reason: one of the contract's slugs.
+        detail: one sentence saying what was found.
+        hint: what a person can do.
+        sha256: of the content, where it was read.
+
+    """
+
+    def __init__(self, reason: str, detail: str, hint: str, sha256: str | None = None) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail, self.hint, self.sha256 = reason, detail, hint, sha256
+
+    def __reduce__(self) -> tuple[type[InvalidImage], tuple[str, str, str, str | None]]:
+        return type(self), (self.reason, self.detail, self.hint, self.sha256)
+
+
+class Image(NamedTuple):  # made thousands of times a second, at a third of a dataclass's cost
+    """An image ready for the model.
+
+    Attributes:
+        pixels: (28, 28) uint8, ink 255 on paper 0.
+        sha256: of the file's content, in hexadecimal.
+        format: Pillow's name of the format, such as "PNG".
+        width, height: of the original, in pixels, as stored (before its EXIF orientation is applied).
+        doubt: what already speaks against its being one digit, before any model has seen it.
+
+    """
+
+    pixels: np.ndarray
+    sha256: str
+    format: str
+    width: int
+    height: int
+    doubt: Doubt | None = None
+
+
+class Picture(NamedTuple):
+    """A decoded file, not yet in MNIST's form.
+
+    Attributes:
+        grey: (height, width) uint8 or float32, 0 black to 255 white, at most WORKING_SIDE a side.
+        sha256, format, width, height: as in Image.
+
+    """
+
+    grey: np.ndarray
+    sha256: str
+    format: str
+    width: int
+    height: int
+
+
+def load_image(path: Path | str, max_bytes: int, max_pixels: int) -> Image:
+    """Read, decode and normalise one file; arguments and errors are as in `read_picture`."""
+    return _only(normalise_all([read_picture(path, max_bytes, max_pixels)]))
+
+
+def load_content(data: bytes, max_pixels: int) -> Image:
+    """Decode and normalise a file's content, as `load_image` does."""
+    return _only(normalise_all([decode(data, max_pixels)]))
+
+
+def read_picture(path: Path | str, max_bytes: int, max_pixels: int) -> Picture:
+    """Read and decode one file.
+
+    Args:
+        path: any path; nothing but a regular file is opened for reading.
+        max_bytes: a larger file is refused unread.
+        max_pixels: an image of more pixels is refused undecoded.
+
+    Raises:
+        InvalidImage: the file cannot be a digit image.
+        OSError: the machine failed (EIO, ENOMEM, a vanished file), which says nothing about the image.
+
+    """
+    return decode(_read(path, max_bytes), max_pixels)
+
+
+def read_harmless(path: Path | str) -> Picture | None:
+    """Read and decode a file that nobody comes to harm by decoding; None for any other file."""
+    try:
+        data = _read(path, plain_png.MOST_BYTES)
+    except (InvalidImage, OSError):
+        return None  # whoever reads it next will say what is wrong
+    grey = plain_png.read(data)
+    return None if grey is None else _plain(grey, data)
+
+
+def decode(data: bytes, max_pixels: int) -> Picture:
+    """Decode a file's content.
+
+    Raises:
+        InvalidImage: the content cannot be a digit image.
+
+    """
+    plain = plain_png.read(data)
+    if plain is not None and plain.size <= max_pixels:
+        return _plain(plain, data)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        grey, kind, (width, height) = _decode(data, max_pixels)
+    except InvalidImage as error:
+        error.sha256 = digest
+        raise
+    return Picture(grey, digest, kind, width, height)
+
+
+def _plain(grey: np.ndarray, data: bytes) -> Picture:
+    height, width = grey.shape
+    return Picture(grey, hashlib.sha256(data).hexdigest(), "PNG", width, height)
+
+
+def normalise_all(pictures: list[Picture]) -> list[Image | InvalidImage]:
+    """Bring pictures into MNIST's form; many at once cost less.
+
+    Returns:
+        For each in its place, the image, or why it is none ("blank").
+
+    """
+    images: list[Image | InvalidImage] = []
+    for picture, normalised in zip(pictures, form.normalise_all([picture.grey for picture in pictures]), strict=True):
+        if isinstance(normalised, form.Blank):
+            images.append(_blank(normalised, picture.sha256))
+        else:
+            pixels, doubt = normalised
+            images.append(Image(pixels, picture.sha256, picture.format, picture.width, picture.height, doubt))
+    return images
+
+
+def _only(images: list[Image | InvalidImage]) -> Image:
+    (image,) = images
+    if isinstance(image, InvalidImage):
+        raise image
+    return image
+
+
+def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, int]]:
+    """Grey levels, at most WORKING_SIDE pixels a side, the format, and (width, height) of the original."""
+    if not data:
+        raise InvalidImage("not_an_image", "The file is empty.", "Drop the image again once it is written.")
+    try:
+        picture = Pillow.open(io.BytesIO(data), formats=FORMATS)
+        kind, size = str(picture.format), picture.size
+        if size[0] * size[1] > max_pixels:
+            raise InvalidImage(
+                "too_many_pixels",
+                f"Expected at most {max_pixels} pixels. Received: {size[0]} x {size[1]} = {size[0] * size[1]}.",
+                "Scale the image down, or raise [inbox] max_pixels.",
+            )
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1:
+            raise InvalidImage(
+                "animated",
+                f"Expected one picture. Received: a {kind} with {frames} frames or pages.",
+                "Drop each frame or page as a file of its own.",
+            )
+        picture.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a large JPEG is decoded at reduced scale
+        picture.load()
+        if kind != "PNG" or picture.info:  # a PNG without any metadata has no orientation
+            ImageOps.exif_transpose(picture, in_place=True)
+        grey = _to_grey(picture)
+    except InvalidImage:
+        raise
+    except UnidentifiedImageError:
+        raise InvalidImage(
+            "not_an_image",
+            f"Expected {', '.join(FORMATS)}. Received: {_describe(data)}.",
+            "Save the picture in one of these formats; the name's ending does not matter.",
+        ) from None
+    except MemoryError:
+        raise
+    except NotImplementedError as error:
+        raise InvalidImage(
+            "unsupported_format", f"Pillow cannot decode this kind: {error}.", "Save the picture as PNG."
+        ) from error
+    except Exception as error:  # Pillow raises OSError, ValueError, SyntaxError, RuntimeError, struct.error, ...
+        raise InvalidImage(
+            "truncated",
+            f"The file begins like an image but cannot be decoded to its end: {error}.",
+            "Copy the file again; if it opens elsewhere, save it as PNG.",
+        ) from error
+    return grey, kind, size
+
+
+def _blank(blank: form.Blank, sha256: str) -> InvalidImage:
+    if blank.contrast < form.BLANK_CONTRAST:
+        found = f"grey levels that differ from the paper by {blank.contrast:.0f} of 255"
+        hint = "Write darker, or scan with more contrast."
+    else:
+        found, hint = "nothing but specks and the paper's edge", "Write larger, or cut the picture closer to the digit."
+    return InvalidImage("blank", f"Expected ink on paper. Received: {found}.", hint, sha256)
+
+
+def _read(path: Path | str, max_bytes: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise InvalidImage(
+            "unreadable", f"The file cannot be opened: {error.strerror}.", "Make it readable for the daemon's user."
+        ) from error
+    except OSError as error:
+        if error.errno in (40, 6):  # ELOOP: a symlink; ENXIO: a socket
+            raise not_regular() from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise not_regular()
+        if status.st_size > max_bytes:
+            raise InvalidImage(
+                "too_large",
+                f"Expected at most {max_bytes} bytes. Received: {status.st_size}.",
+                "Scale the image down, or raise [inbox] max_bytes.",
+            )
+        content = part = os.read(descriptor, status.st_size + 1)
+        while part and len(content) != status.st_size:  # somebody is changing it
+            if len(content) > max_bytes:
+                raise InvalidImage(
+                    "too_large", f"The file grew over {max_bytes} bytes while it was read.", "Raise [inbox] max_bytes."
+                )
+            part = os.read(descriptor, len(content) + 1)
+            content += part
+        return content
+    finally:
+        os.close(descriptor)
+
+
+def not_regular() -> InvalidImage:
+    """The refusal of a symlink, a FIFO, a socket or a device."""
+    return InvalidImage(
+        "not_a_regular_file",
+        "Expected a regular file. Received: a link, FIFO, socket or device.",
+        "Drop a copy of the file.",
+    )
+
+
+def _to_grey(picture: Pillow.Image) -> np.ndarray:
+    """Any mode to (height, width) grey levels, 0 black to 255 white, reduced to about WORKING_SIDE."""
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        values = np.asarray(picture).astype(np.float32)
+        if picture.mode == "F" or values.max() > 65535 or values.min() < 0:  # no fixed scale: use the values' own range
+            low, high = float(np.nanmin(values)), float(np.nanmax(values))
+            values = np.nan_to_num((values / 2 - low / 2) * (510 / max(high - low, 1e-6)))  # halves: the range may overflow
+        else:
+            values *= 255 / (4095 if values.max() <= 4095 else 65535)  # scanners store 12 bits in 16
+        picture = Pillow.fromarray(values)
+    elif picture.mode != "L" or "transparency" in picture.info:
+        picture = _flatten(picture.convert("RGBA")) if picture.has_transparency_data else picture.convert("RGB").convert("L")
+    factor = -(-max(picture.size) // WORKING_SIDE)
+    if factor > 1:
+        picture = picture.reduce(factor)
+    return np.asarray(picture)
+
+
+def _flatten(picture: Pillow.Image) -> Pillow.Image:
+    """Put a transparent picture onto white paper if what is opaque is dark, onto black if it is light."""
+    grey, alpha = picture.convert("L"), picture.getchannel("A")
+    weights = np.asarray(alpha, np.float32)
+    opaque = float((np.asarray(grey) * weights).sum() / max(float(weights.sum()), 1.0))
+    return Pillow.composite(grey, Pillow.new("L", picture.size, 255 if opaque < 128 else 0), alpha)
+
+
+def _describe(data: bytes) -> str:
+    """What a file that is no image seems to be, from its first bytes."""
+    if data[:5] == b"%PDF-":
+        return "a PDF document"
+    if data[:4] == b"%!PS":
+        return "a PostScript document"
+    if data[:2] == b"\x1f\x8b":
+        return "gzip-compressed data"
+    if data[:2] == b"PK":
+        return "a ZIP archive"
+    if data.lstrip()[:1] == b"<":
+        return "an HTML, SVG or XML document"
+    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in data[:64]):
+        return "text"
+    return f"data beginning with {data[:8].hex(' ')}"

@@ -1,0 +1,47 @@
+"""Why the daemon is not ready, told by its parts, shown on /readyz, in the log and in a metric."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+
+from daemon.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Readiness:
+    """Why the daemon is not ready, by source; it is ready when there is no reason. Any thread may use it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._reasons = {"start": "the model is being loaded"}
+        self._lock = threading.Lock()
+        self._metrics = metrics
+
+    def report(self, source: str, reason: str | None) -> None:
+        """Say what keeps a source from working; None when it works."""
+        with self._lock:
+            before = self._reasons.pop(source, None)
+            if reason is not None:
+                self._reasons[source] = reason
+            self._metrics.ready.set(not self._reasons)
+        if reason is not None and before is None:
+            log.error("not ready: %s: %s", source, reason)
+        elif reason is None and before is not None and source != "start":
+            log.info("%s works again", source)
+
+    def fault(self, source: str, error: OSError) -> None:
+        """Report a fault of the machine, and count it."""
+        self._metrics.intake_errors.labels(errno.errorcode.get(error.errno or 0, "unknown")).inc()
+        self.report(source, str(error))
+
+    def is_held(self, source: str) -> bool:
+        """Whether this source does not work."""
+        return source in self._reasons
+
+    @property
+    def reasons(self) -> list[str]:
+        """What is wrong, one sentence each; empty when ready."""
+        with self._lock:
+            return [f"{source}: {reason}" for source, reason in sorted(self._reasons.items())]

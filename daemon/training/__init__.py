@@ -1,0 +1,1 @@
+"""Learning: data, corrections, fitting, the gate, when to retrain."""

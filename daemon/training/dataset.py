@@ -1,0 +1,148 @@
+"""The data a model learns from: the base data set and its split. Only Keras' own copy of MNIST needs TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from daemon.config import ConfigError, InboxSettings
+from daemon.reading.decode import InvalidImage, load_image
+
+KERAS_MNIST = "keras:mnist"
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+TEST_ONE_IN = 6  # of a folder data set; MNIST's own proportion is 1 in 7
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their digits: x (n, 28, 28) uint8 with ink 255 on paper 0, y (n,) uint8 from 0 to 9."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class BaseData:
+    """The base data set, as keras.datasets.mnist.load_data() gives it, and its name.
+
+    Attributes:
+        train: what training and validation are taken from.
+        test: the frozen hold-out; never trained on.
+        sha256: a digest of all four arrays, so that a manifest can say what a model has seen.
+
+    """
+
+    name: str
+    train: Split
+    test: Split
+
+    @property
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for array in (self.train.x, self.train.y, self.test.x, self.test.y):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def load_base_data(name: str, root: Path, limits: InboxSettings) -> BaseData:
+    """Load `[training] dataset`.
+
+    Args:
+        name: "keras:mnist", a path to an .npz, or a folder with one sub-folder per digit; relative paths are below `root`.
+        root: the root folder.
+        limits: for decoding the images of a folder.
+
+    Raises:
+        ConfigError: there is no such data set, or it has another layout.
+
+    """
+    if name == KERAS_MNIST:
+        import keras  # 2 s: only when asked for
+
+        (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
+        return BaseData(name, Split(x_train, y_train), Split(x_test, y_test))
+    path = root / name
+    if path.is_dir():
+        return _load_folder(name, path, limits)
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ARRAYS}
+    except FileNotFoundError:
+        raise ConfigError(
+            f'[training] dataset: expected an .npz file, a folder or "{KERAS_MNIST}". Received: {name!r}, and there is '
+            f"nothing at {path}."
+        ) from None
+    except Exception as error:  # numpy, zipfile and zlib raise almost anything on a damaged file
+        raise ConfigError(
+            f"[training] dataset: expected an .npz with the arrays {', '.join(ARRAYS)}. Received: {path}: {error}"
+        ) from error
+    data = BaseData(name, Split(arrays["x_train"], arrays["y_train"]), Split(arrays["x_test"], arrays["y_test"]))
+    for part, split in (("train", data.train), ("test", data.test)):
+        _check(part, split, path)
+    return data
+
+
+def split_validation(data: Split, share: float) -> tuple[Split, Split]:
+    """Part a split into what is trained on and what early stopping watches: the last images of each digit.
+
+    The last and not random ones, since a data set in its writers' order, as MNIST is, then has no writer in both parts.
+
+    Args:
+        data: n images.
+        share: of each digit's images that become validation, 0 to 1.
+
+    Returns:
+        (training, validation).
+
+    """
+    held = np.zeros(len(data), bool)
+    for digit in np.unique(data.y):
+        of_digit = np.flatnonzero(data.y == digit)
+        held[of_digit[len(of_digit) - max(1, round(share * len(of_digit))) :]] = True
+    return Split(data.x[~held], data.y[~held]), Split(data.x[held], data.y[held])
+
+
+def _check(part: str, split: Split, path: Path) -> None:
+    x, y = split.x, split.y
+    if x.ndim != 3 or x.shape[1:] != (28, 28) or x.dtype != np.uint8 or len(x) == 0:
+        raise ConfigError(
+            f"[training] dataset: {path}: x_{part}: expected shape (n, 28, 28) of uint8, n > 0. "
+            f"Received: {x.shape} of {x.dtype}."
+        )
+    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() > 9:
+        raise ConfigError(
+            f"[training] dataset: {path}: y_{part}: expected shape ({len(x)},) of integers from 0 to 9. "
+            f"Received: {y.shape} of {y.dtype}."
+        )
+
+
+def _load_folder(name: str, folder: Path, limits: InboxSettings) -> BaseData:
+    """Read folder/<digit>/*; by content hash one image in TEST_ONE_IN is test, for ever."""
+    parts: dict[bool, tuple[list[np.ndarray], list[int]]] = {False: ([], []), True: ([], [])}
+    for digit in range(10):
+        for file in sorted((folder / str(digit)).glob("*")):
+            if file.name.startswith("."):
+                continue
+            try:
+                image = load_image(file, limits.max_bytes, limits.max_pixels)
+            except InvalidImage as error:
+                raise ConfigError(
+                    f"[training] dataset: {file}: expected an image of a {digit}. Received: {error}"
+                ) from error
+            images, digits = parts[int(image.sha256[:8], 16) % TEST_ONE_IN == 0]
+            images.append(image.pixels)
+            digits.append(digit)
+    for part, (images, _) in zip(("training", "test"), parts.values(), strict=True):
+        if not images:
+            raise ConfigError(
+                f"[training] dataset: {folder}: expected sub-folders 0 to 9 with images, enough that one in "
+                f"{TEST_ONE_IN} can be kept for testing. Received: none for {part}."
+            )
+    train, test = (Split(np.stack(images), np.array(digits, np.uint8)) for images, digits in parts.values())
+    return BaseData(name, train, test)

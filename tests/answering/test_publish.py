@@ -1,0 +1,327 @@
+"""publish.py: what is written of an image, under which name, and where its original goes."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daemon.answering.publish import (
+    Drop,
+    ImageFacts,
+    Predictions,
+    Rejection,
+    json_name,
+    prediction_json,
+    prepare,
+    publish_predictions,
+    publish_rejection,
+    rejection_json,
+    remove_temporaries,
+    retire,
+    to_line,
+)
+from daemon.clock import timestamp
+from tests.conftest import files_below
+
+SEVEN = [0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.991, 0.001, 0.001]
+
+
+def sha(content: bytes) -> str:
+    """The digest that names this content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def batch(name: str, content: bytes, row: list[float] = SEVEN, reason: str | None = None) -> Predictions:
+    """The prediction of one image."""
+    facts = ImageFacts(sha(content), "PNG", 600, 800)
+    rows = np.array([row], np.float32)
+    return Predictions([Drop(name, 1000.0)], [facts], rows, [reason], "v0003", "m" * 64, 1000.25, 1000.5)
+
+
+def rejection(name: str, content: bytes | None) -> Rejection:
+    """The rejection of one file."""
+    return Rejection(Drop(name, 1.0), "not_an_image", "Text.", "Drop an image.", content and sha(content))
+
+
+def put(folder: Path, name: str, content: bytes) -> None:
+    """Write a file, with the folders above it."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every visible file below a folder."""
+    return {name: (folder / name).read_bytes() for name in files_below(folder)}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """An empty results/."""
+    folder = tmp_path / "results"
+    prepare(folder)
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """An empty work/ and processed/."""
+    for name in ("work", "processed"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "work", tmp_path / "processed"
+
+
+def test_a_result_has_the_keys_of_the_contract() -> None:
+    """A result is exactly what the contract shows, in its order."""
+    (result,) = prediction_json(batch("batch7/a.png", b"x", reason="low_confidence"))
+    expected: dict[str, Any] = {
+        "schema": 1,
+        "file": "batch7/a.png",
+        "sha256": sha(b"x"),
+        "digit": 7,
+        "confidence": 0.991,
+        "probabilities": SEVEN,
+        "decision": "review",
+        "review_reason": "low_confidence",
+        "model": {"version": "v0003", "sha256": "m" * 64},
+        "image": {"format": "PNG", "width": 600, "height": 800},
+        "received_at": "1970-01-01T00:16:40.000000Z",
+        "predicted_at": "1970-01-01T00:16:40.500000Z",
+        "seconds": {"waiting": 0.25, "total": 0.5},
+    }
+    assert expected == result
+    assert list(expected) == list(result)
+
+
+def test_an_accepted_result_has_no_reason() -> None:
+    """Without a review reason the decision is "accepted"."""
+    (result,) = prediction_json(batch("a.png", b"x"))
+    assert ("accepted", None) == (result["decision"], result["review_reason"])
+
+
+def test_rounding_does_not_change_the_digit() -> None:
+    """Two probabilities that print alike: the digit is the one that is really more probable."""
+    (result,) = prediction_json(batch("a.png", b"x", [0, 0, 0, 0.4999998, 0, 0, 0, 0, 0.5000002, 0]))
+    assert result["digit"] == 8
+
+
+def test_a_clock_that_jumps_back_gives_no_negative_time() -> None:
+    """A file that seems to come from the future has waited for 0 seconds."""
+    future = batch("a.png", b"x")
+    future.drops[0] = Drop("a.png", 5000.0)
+    (result,) = prediction_json(future)
+    assert {"waiting": 0.0, "total": 0.0} == result["seconds"]
+
+
+def test_a_rejection_has_the_keys_of_the_contract() -> None:
+    """A rejection is exactly what the contract shows."""
+    expected = {
+        "schema": 1,
+        "file": "a.png",
+        "sha256": None,
+        "reason": "not_an_image",
+        "detail": "Text.",
+        "hint": "Drop an image.",
+        "rejected_at": "1970-01-01T00:00:02.500000Z",
+    }
+    assert expected == rejection_json(rejection("a.png", None), 2.5)
+
+
+def test_json_is_one_line_of_utf8() -> None:
+    """A name that is not UTF-8 is escaped; the line ends in a line feed."""
+    (result,) = prediction_json(batch(os.fsdecode(b"\xff\n.png"), b"x"))
+    line = to_line(result)
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["file"] == r"\xff\n.png"
+
+
+def test_timestamps_are_utc_with_microseconds() -> None:
+    """Seconds since the epoch become RFC 3339."""
+    assert timestamp(1_795_420_800.123456) == "2026-11-23T08:00:00.123456Z"
+
+
+def test_a_result_appears_in_its_sub_folder(results: Path) -> None:
+    """batch7/a.png gets results/batch7/a.png.json, and nothing temporary is left."""
+    publish_predictions(results, batch("batch7/a.png", b"x"))
+    assert {"batch7/a.png.json"} == files_below(results)
+    assert [] == os.listdir(results / ".tmp")
+
+
+def test_the_same_drop_again_is_refreshed_in_place(results: Path) -> None:
+    """Same name and same bytes: one result."""
+    publish_predictions(results, batch("a.png", b"x", reason="low_confidence"))
+    publish_predictions(results, batch("a.png", b"x"))
+    assert {"a.png.json"} == files_below(results)
+    assert json.loads((results / "a.png.json").read_bytes())["decision"] == "accepted"
+
+
+def test_other_bytes_of_the_same_name_get_a_name_of_their_own(results: Path) -> None:
+    """Same name, other bytes: a~<first 8 of sha256>.png.json, and the first result stays."""
+    for content in (b"x", b"y", b"z", b"y"):
+        publish_predictions(results, batch("a.png", content))
+    assert {"a.png.json", f"a~{sha(b'y')[:8]}.png.json", f"a~{sha(b'z')[:8]}.png.json"} == files_below(results)
+    assert json.loads((results / "a.png.json").read_bytes())["sha256"] == sha(b"x")
+
+
+@pytest.mark.parametrize("foreign", [b"notes", b"[]", b'{"file": "a.png"}', b"3"])
+def test_a_foreign_file_is_not_overwritten(results: Path, foreign: bytes) -> None:
+    """What is no result of ours keeps its name."""
+    (results / "a.png.json").write_bytes(foreign)
+    publish_predictions(results, batch("a.png", b"x"))
+    assert (results / "a.png.json").read_bytes() == foreign
+    assert {"a.png.json", f"a~{sha(b'x')[:8]}.png.json"} == files_below(results)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096])
+def test_a_result_without_content_is_replaced(results: Path, content: bytes) -> None:
+    """What a power cut left empty or zeroed is nobody's."""
+    (results / "a.png.json").write_bytes(content)
+    publish_predictions(results, batch("a.png", b"x"))
+    assert {"a.png.json"} == files_below(results)
+    assert json.loads((results / "a.png.json").read_bytes())["digit"] == 7
+
+
+def test_a_link_in_the_results_is_not_followed(results: Path, tmp_path: Path) -> None:
+    """A symlink under the result's name is left alone, with what it points to."""
+    (tmp_path / "precious").write_bytes(b"precious")
+    (results / "a.png.json").symlink_to(tmp_path / "precious")
+    publish_predictions(results, batch("a.png", b"x"))
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert {"a.png.json", f"a~{sha(b'x')[:8]}.png.json"} == files_below(results)
+
+
+def test_a_folder_under_the_name_of_a_result_is_no_obstacle(results: Path) -> None:
+    """Where a sub-folder has the result's name, the result has the other one."""
+    publish_predictions(results, batch("a.png.json/b.png", b"x"))
+    publish_predictions(results, batch("a.png", b"x"))
+    assert {"a.png.json/b.png.json", f"a~{sha(b'x')[:8]}.png.json"} == files_below(results)
+
+
+@pytest.mark.parametrize("length", [250, 251, 255])
+def test_the_longest_names_fit(results: Path, length: int) -> None:
+    """Names up to 255 bytes get a result of at most 255 bytes, each its own, the same again when done again."""
+    names = ["ö" * ((length - 5) // 2) + "1" * ((length - 5) % 2) + last + ".png" for last in "ab"]
+    assert {length} == {len(name.encode()) for name in names}
+    for name in names * 2:
+        publish_predictions(results, batch(name, b"x"))
+    assert len(files_below(results)) == 2
+    assert {json.loads(text)["file"] for text in contents(results).values()} == set(names)
+
+
+def test_names_that_are_not_utf8_keep_their_bytes(results: Path) -> None:
+    """The result's name has the same bytes as the drop's."""
+    publish_predictions(results, batch(os.fsdecode(b"a\xff.png"), b"x"))
+    assert b"a\xff.png.json" in os.listdir(os.fsencode(results))
+
+
+def test_json_name_of_an_unread_file_is_its_own(results: Path) -> None:
+    """A file that was not read, under a name that a read one holds, gets a name of its own."""
+    publish_rejection(results, results, rejection("a.png", b"x"), 1.0)
+    assert json_name("a.png", None, results) != "a.png.json"
+
+
+def test_publishing_into_a_missing_folder_raises(tmp_path: Path) -> None:
+    """The machine's faults are raised, never swallowed."""
+    with pytest.raises(FileNotFoundError):
+        publish_predictions(tmp_path / "none", batch("a.png", b"x"))
+
+
+def test_temporaries_of_a_crash_are_removed(results: Path) -> None:
+    """What was half-written goes; results stay."""
+    publish_predictions(results, batch("a.png", b"x"))
+    (results / ".tmp" / "12.json").write_bytes(b'{"schema"')
+    remove_temporaries(results)
+    assert [] == os.listdir(results / ".tmp")
+    assert {"a.png.json"} == files_below(results)
+
+
+def test_retire_moves_the_original(folders: tuple[Path, Path]) -> None:
+    """The original leaves work/ and is in processed/ under its own name, in its sub-folder."""
+    work, processed = folders
+    put(work, "b/a.png", b"x")
+    retire("b/a.png", sha(b"x"), work, processed)
+    assert ({}, {"b/a.png": b"x"}) == (contents(work), contents(processed))
+
+
+def test_retire_again_changes_nothing(folders: tuple[Path, Path]) -> None:
+    """Replaying a retirement after a crash is harmless."""
+    work, processed = folders
+    put(work, "a.png", b"x")
+    for _ in range(2):
+        retire("a.png", sha(b"x"), work, processed)
+    assert {"a.png": b"x"} == contents(processed)
+
+
+def test_retire_follows_the_rule_of_names(folders: tuple[Path, Path]) -> None:
+    """Same name and bytes: one original. Same name, other bytes: a~<first 8 of sha256>.png."""
+    work, processed = folders
+    for content in (b"x", b"y", b"x", b"y"):
+        put(work, "a.png", content)
+        retire("a.png", sha(content), work, processed)
+    assert {"a.png": b"x", f"a~{sha(b'y')[:8]}.png": b"y"} == contents(processed)
+    assert {} == contents(work)
+
+
+def test_retire_keeps_two_files_that_nobody_read(folders: tuple[Path, Path]) -> None:
+    """Of two files without a digest under one name, neither replaces the other."""
+    work, processed = folders
+    for content in (b"x", b"y"):
+        put(work, "big.png", content)
+        retire("big.png", None, work, processed)
+    assert sorted(contents(processed).values()) == [b"x", b"y"]
+
+
+def test_retire_ends_a_hard_link_to_what_is_processed(folders: tuple[Path, Path]) -> None:
+    """A drop that is a hard link to its own processed original leaves work/ all the same."""
+    work, processed = folders
+    put(processed, "a.png", b"x")
+    os.link(processed / "a.png", work / "a.png")
+    retire("a.png", sha(b"x"), work, processed)
+    assert ({}, {"a.png": b"x"}) == (contents(work), contents(processed))
+
+
+def test_retire_where_a_file_is_in_the_sub_folders_place(folders: tuple[Path, Path]) -> None:
+    """A file `a` in processed/ and drops a/b.png: every original is kept, none replaces another."""
+    work, processed = folders
+    put(processed, "a", b"file")
+    for content in (b"x", b"y", b"x"):
+        put(work, "a/b.png", content)
+        retire("a/b.png", sha(content), work, processed)
+    assert {"a": b"file", "a~b.png": b"x", f"a~b~{sha(b'y')[:8]}.png": b"y"} == contents(processed)
+
+
+def test_results_where_a_file_is_in_the_sub_folders_place(results: Path) -> None:
+    """A foreign file `a` in results/ and drops a/b.png of different bytes: each has its result."""
+    (results / "a").write_bytes(b"foreign")
+    for content in (b"x", b"y", b"x"):
+        publish_predictions(results, batch("a/b.png", content))
+    assert {"a", "a~b.png.json", f"a~b~{sha(b'y')[:8]}.png.json"} == files_below(results)
+
+
+def test_retire_keeps_a_folder_of_the_same_name(folders: tuple[Path, Path]) -> None:
+    """A drop `a` where processed/ has a folder `a`: both stay."""
+    work, processed = folders
+    put(processed, "a/b.png", b"y")
+    put(work, "a", b"x")
+    retire("a", sha(b"x"), work, processed)
+    assert {"a/b.png": b"y", f"a~{sha(b'x')[:8]}": b"x"} == contents(processed)
+
+
+def test_each_rejected_file_nobody_read_has_its_json(tmp_path: Path) -> None:
+    """Two unread files under one name: two originals in rejected/, and beside each its <name>.json."""
+    work, rejected = tmp_path / "work", tmp_path / "rejected"
+    work.mkdir()
+    prepare(rejected)
+    for _ in range(2):
+        os.mkfifo(work / "pipe.png")
+        publish_rejection(work, rejected, rejection("pipe.png", None), 1.0)
+        retire("pipe.png", None, work, rejected)
+    names = files_below(rejected)
+    originals = {name for name in names if not name.endswith(".json")}
+    assert len(originals) == 2
+    assert {f"{name}.json" for name in originals} == names - originals

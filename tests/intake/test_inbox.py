@@ -1,0 +1,382 @@
+"""inbox.py: what is there is found, what is whole is claimed, and nothing is claimed twice."""
+
+import os
+import queue
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.config import InboxSettings
+from daemon.intake.inbox import Inbox
+from daemon.telemetry.metrics import Metrics
+from tests.conftest import files_below, wait_until
+
+HOUR = 3600.0
+
+
+class Room:
+    """An inbox with its folders, driven by hand. A look every hour, so that what is found is found by events."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.inbox, self.work = folder / "inbox", folder / "work"
+        self.inbox.mkdir(exist_ok=True)
+        self.work.mkdir(exist_ok=True)
+        self.metrics = Metrics()
+        self.woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.taker = Inbox(
+            self.inbox,
+            self.work,
+            InboxSettings(**{"rescan_seconds": HOUR} | settings),
+            self.metrics,
+            wake=lambda: self.woken.put(None),
+        )
+
+    def put(self, name: str, content: bytes = b"x") -> Path:
+        """Drop a file by rename."""
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = self.inbox.parent / "staged"
+        staged.write_bytes(content)
+        return staged.rename(path)
+
+    def take(self, limit: int = 1000) -> set[str]:
+        """The names of what can be claimed now, whatever events have come."""
+        self.taker.look()
+        return {drop.name for drop in self.taker.take(limit)}
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One of its metrics."""
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+def enter(tmp_path: Path) -> Iterator[Callable[..., Room]]:
+    """Makes rooms, and closes their inboxes."""
+    rooms: list[Room] = []
+
+    def make(**settings: Any) -> Room:
+        rooms.append(Room(tmp_path, **settings))
+        return rooms[-1]
+
+    yield make
+    for room in rooms:
+        room.taker.close()
+
+
+@pytest.fixture
+def room(enter: Callable[..., Room]) -> Room:
+    """An inbox with the default settings."""
+    return enter()
+
+
+def test_what_was_there_before_the_start_is_claimed(tmp_path: Path, enter: Callable[..., Room]) -> None:
+    """No event is needed for a backlog."""
+    (tmp_path / "inbox" / "b").mkdir(parents=True)
+    for name in ("a.png", "b/a.png"):
+        (tmp_path / "inbox" / name).touch()
+    room = enter()
+    assert {"a.png", "b/a.png"} == {drop.name for drop in room.taker.take(10)}
+    assert {"a.png", "b/a.png"} == files_below(room.work)
+    assert set() == files_below(room.inbox)
+
+
+def test_what_a_crash_left_in_work_comes_first(tmp_path: Path, enter: Callable[..., Room]) -> None:
+    """Claimed files are given again, those of sub-folders too; the lock is none of them."""
+    (tmp_path / "work" / "b").mkdir(parents=True)
+    for name in (".lock", "a.png", "b/a.png"):
+        (tmp_path / "work" / name).touch()
+    room = enter()
+    room.put("new.png")
+    assert {"a.png", "b/a.png"} == {drop.name for drop in room.taker.take(2)}
+    assert {"new.png"} == room.take()
+    assert {".lock", "a.png", "b/a.png", "new.png"} == {
+        str(path.relative_to(room.work)) for path in room.work.rglob("*") if path.is_file()
+    }
+
+
+def test_a_drop_knows_when_it_was_dropped(room: Room) -> None:
+    """That is when its name appeared, not when its content was last changed."""
+    path = room.put("a.png")
+    os.utime(path, (1, 1))
+    expected = path.stat().st_ctime
+    room.taker.look()
+    assert [expected] == [drop.received for drop in room.taker.take(1)]
+
+
+def test_no_more_than_the_limit_is_claimed(room: Room) -> None:
+    """The rest stays in the inbox, for the next call."""
+    for number in range(10):
+        room.put(f"{number}.png")
+    assert len(room.take(4)) == 4
+    assert len(files_below(room.inbox)) == 6
+    assert len(room.take(100)) == 6
+
+
+@pytest.mark.parametrize(
+    "name", [".a.png", "a.part", "a.png.crdownload", "a.tmp", "a.png~", ".hidden/a.png", "a.part/b.png"]
+)
+def test_ignored_names_are_left_alone(room: Room, name: str) -> None:
+    """Hidden and temporary names, and what is below such folders, stay in the inbox."""
+    path = room.put(name)
+    assert set() == room.take()
+    assert path.exists()
+
+
+def test_a_file_is_claimed_when_it_loses_its_temporary_name(room: Room) -> None:
+    """As browsers and rsync do."""
+    path = room.put("a.png.part")
+    assert set() == room.take()
+    path.rename(path.with_suffix(""))
+    assert {"a.png"} == room.take()
+
+
+def test_nothing_is_ignored_when_nothing_is_to_be(enter: Callable[..., Room]) -> None:
+    """An empty list ignores nothing."""
+    room = enter(ignore=[])
+    room.put(".a.png")
+    assert {".a.png"} == room.take()
+
+
+def test_a_file_that_is_being_written_waits(room: Room) -> None:
+    """While a writer has it open it stays in the inbox; once closed, it is claimed."""
+    with (room.inbox / "a.png").open("wb") as writer:
+        writer.write(b"half")
+        writer.flush()
+        assert set() == room.take()
+        assert {"a.png"} == files_below(room.inbox)
+    wait_until(lambda: "a.png" in room.take(), "the file to be claimed")
+
+
+def test_a_writer_is_not_killed_by_our_look(room: Room) -> None:
+    """Opening a file for writing while it is being claimed works, and costs this process no signal."""
+    room.put("a.png")
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            with (room.inbox / "b.png").open("ab") as file:
+                file.write(b"x")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for number in range(200):
+        room.put(f"{number}.png")
+        names = room.take()
+        for name in names:
+            room.taker.release(name)
+        for name in names:
+            (room.work / name).unlink()
+    stop.set()
+    writer.join()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "symlink", "dangling", "socket", "hard link"])
+def test_what_is_no_regular_file_is_claimed_too(room: Room, tmp_path: Path, kind: str) -> None:
+    """It is taken without being opened for good, so that it can be rejected with a reason."""
+    path, other = room.inbox / "a.png", tmp_path / "other"
+    other.write_bytes(b"x")
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "symlink":
+            path.symlink_to(other)
+        case "dangling":
+            path.symlink_to(tmp_path / "none")
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(str(path))
+        case "hard link":
+            os.link(other, path)
+    assert {"a.png"} == room.take()
+    assert other.read_bytes() == b"x"
+
+
+def test_a_name_in_work_is_not_claimed_again(room: Room) -> None:
+    """A second drop of a name waits until the first has left work/, and then does not wait for the next look."""
+    room.put("a.png", b"first")
+    assert {"a.png"} == room.take()
+    room.put("a.png", b"second")
+    assert set() == room.take()
+    assert (room.work / "a.png").read_bytes() == b"first"
+    (room.work / "a.png").unlink()
+    room.taker.release("a.png")
+    assert {"a.png"} == {drop.name for drop in room.taker.take(10)}
+    assert (room.work / "a.png").read_bytes() == b"second"
+
+
+def test_a_file_is_put_back_for_a_while(room: Room) -> None:
+    """It is in the inbox again, and is claimed again a little later without an event."""
+    room.put("a.png")
+    room.taker.look()
+    (drop,) = room.taker.take(1)
+    assert room.taker.put_back(drop)
+    assert ({"a.png"}, set()) == (files_below(room.inbox), files_below(room.work))
+    assert set() == room.take()
+    assert room.taker.due_in() < 60
+    wait_until(lambda: room.taker.take(1), "the file to be claimed again")
+
+
+def test_putting_back_replaces_nothing(room: Room) -> None:
+    """Where the name was dropped anew, the claimed file stays claimed."""
+    room.put("a.png", b"first")
+    room.taker.look()
+    (drop,) = room.taker.take(1)
+    room.put("a.png", b"second")
+    assert not room.taker.put_back(drop)
+    assert (room.inbox / "a.png").read_bytes() == b"second"
+    assert (room.work / "a.png").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("how", ["write", "rename", "link", "sub-folder"])
+def test_an_event_wakes(room: Room, tmp_path: Path, how: str) -> None:
+    """However a file arrives, the pipeline is woken at once, not at the next look in an hour."""
+    room.take()
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    name = "a.png"
+    match how:
+        case "write":
+            (room.inbox / name).write_bytes(b"x")
+        case "rename":
+            source.rename(room.inbox / name)
+        case "link":
+            os.link(source, room.inbox / name)
+        case "sub-folder":
+            name = "deep/er/a.png"
+            (room.inbox / name).parent.mkdir(parents=True)
+            (room.inbox / name).write_bytes(b"x")
+    room.woken.get(timeout=60)
+    wait_until(lambda: name in {drop.name for drop in room.taker.take(10)}, "the file to be claimed")
+
+
+def test_a_sub_folder_is_watched_as_well(room: Room) -> None:
+    """The second file of a new sub-folder wakes like the first."""
+    for name in ("deep/a.png", "deep/b.png"):
+        room.put(name)
+        wait_until(lambda name=name: name in {drop.name for drop in room.taker.take(10)}, name)
+
+
+def test_our_own_claims_do_not_wake(room: Room) -> None:
+    """Twenty drops wake twenty times: taking a file out of the inbox is no reason to look at it."""
+    room.taker.take(1)
+    for number in range(20):
+        room.put(f"{number}.png")
+        room.woken.get(timeout=60)
+        wait_until(lambda: room.taker.take(1), "the file to be claimed")
+    assert room.woken.empty()
+
+
+def test_an_inbox_that_was_replaced_is_watched_again(room: Room) -> None:
+    """Renamed away and made anew: the next look sees it, and from then on events come again."""
+    room.take()
+    room.inbox.rename(room.inbox.with_name("old"))
+    room.inbox.mkdir()
+    (room.inbox / "a.png").write_bytes(b"x")
+    assert {"a.png"} == room.take()
+    (room.inbox / "b.png").write_bytes(b"x")
+    wait_until(lambda: {drop.name for drop in room.taker.take(10)} == {"b.png"}, "the new folder's events")
+
+
+def test_a_missing_inbox_stays_a_fault_until_it_is_back(room: Room) -> None:
+    """Every call says so; none pretends that there is nothing to take."""
+    room.take()
+    room.inbox.rmdir()
+    room.taker.look()
+    for _ in range(3):
+        with pytest.raises(FileNotFoundError):
+            room.taker.take(10)
+    room.inbox.mkdir()
+    room.put("a.png")
+    assert {"a.png"} == {drop.name for drop in room.taker.take(10)}
+
+
+def test_a_missing_work_folder_is_a_fault_and_loses_nothing(room: Room) -> None:
+    """work/ is made anew or the call raises; the drop is in one of the two folders."""
+    room.put("a.png")
+    shutil.rmtree(room.work)
+    try:
+        taken = room.take()
+    except OSError:
+        taken = set()
+    assert {"a.png"} == files_below(room.inbox) | taken
+
+
+def test_a_file_that_vanishes_is_no_fault(room: Room) -> None:
+    """Whoever drops a file may take it away again."""
+    room.put("a.png")
+    room.put("b.png")
+    assert {"a.png"} == room.take(1)
+    (room.inbox / "b.png").unlink()
+    assert set() == {drop.name for drop in room.taker.take(10)}
+
+
+def test_a_file_and_a_folder_of_one_name_keep_each_other_waiting(room: Room) -> None:
+    """While work/ holds a file `a`, the drop a/b.png stays in the inbox; then it is claimed."""
+    room.put("a", b"file")
+    assert {"a"} == room.take()
+    (room.inbox / "a").mkdir()
+    room.put("a/b.png")
+    assert set() == room.take()
+    assert {"a/b.png"} == files_below(room.inbox)
+    assert room.metric("digitd_intake_errors_total", cause="immovable") == 1
+
+
+def test_emptied_folders_leave_work(room: Room) -> None:
+    """The sub-folders that a claim made in work/ go when nothing is in them."""
+    room.put("deep/er/a.png")
+    assert {"deep/er/a.png"} == room.take()
+    (room.work / "deep/er/a.png").unlink()
+    room.taker.release("deep/er/a.png")
+    assert set() == room.take()
+    assert [] == os.listdir(room.work)
+
+
+def test_the_backlog_is_shown(room: Room) -> None:
+    """The gauges show what waits in the inbox, what is claimed, and for how long."""
+    for number in range(5):
+        room.put(f"{number}.png")
+    room.taker.look()
+    drops = room.taker.take(2)
+    room.taker.survey()
+    assert room.metric("digitd_backlog_images", folder="inbox") == 3
+    assert room.metric("digitd_backlog_images", folder="work") == 2
+    assert room.metric("digitd_oldest_waiting_seconds") > 0
+    drops += room.taker.take(10)
+    room.taker.answered(drops)
+    for drop in drops:
+        room.taker.release(drop.name)
+    room.taker.survey()
+    assert room.metric("digitd_backlog_images", folder="inbox") == 0
+    assert room.metric("digitd_backlog_images", folder="work") == 0
+    assert room.metric("digitd_oldest_waiting_seconds") == 0
+
+
+def test_names_that_are_not_utf8_are_claimed(room: Room) -> None:
+    """Names keep their bytes."""
+    name = os.fsdecode(b"a\xff\n.png")
+    room.put(name)
+    assert {name} == room.take()
+    assert [b"a\xff\n.png"] == os.listdir(os.fsencode(room.work))
+
+
+def watches(folder: Path) -> int:
+    """How many inotify watches this process has on a folder; see proc_pid_fdinfo(5)."""
+    wanted = f" ino:{folder.stat().st_ino:x} "
+    infos = [info.read_text() for info in Path("/proc/self/fdinfo").iterdir() if info.exists()]
+    return sum(line.startswith("inotify ") and wanted in line for info in infos for line in info.splitlines())
+
+
+def test_a_closed_inbox_is_no_longer_watched(room: Room) -> None:
+    """After close the kernel has no watch of ours, and closing twice is harmless."""
+    room.put("deep/a.png")
+    room.take()
+    wait_until(lambda: watches(room.inbox) == 1, "the inbox to be watched")
+    wait_until(lambda: watches(room.inbox / "deep") == 1, "its sub-folder to be watched")
+    room.taker.close()
+    room.taker.close()
+    assert (0, 0) == (watches(room.inbox), watches(room.inbox / "deep"))

@@ -1,0 +1,74 @@
+"""What the model's logits mean, and when a person is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daemon.config import InferenceSettings
+from daemon.models.calibration import Calibration, calibrate, energy, review_reason, softmax
+
+LIMITS = InferenceSettings(review_below=0.6, not_a_digit_above=1.5)
+
+
+def made_up(count: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels drawn from just the probabilities that the logits divided by `scale` give."""
+    random = np.random.default_rng(1)
+    honest = random.normal(0, 3, (count, 10))
+    digits = (softmax(honest).cumsum(axis=1) < random.random((count, 1))).sum(axis=1)
+    return (honest * scale).astype(np.float32), digits
+
+
+def test_softmax_of_large_logits_is_finite() -> None:
+    """No logit overflows, and rows sum to one."""
+    probabilities = softmax(np.array([[1e4, 0, -1e4], [0, 0, 0]]))
+    np.testing.assert_allclose(probabilities, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
+
+
+def test_energy_is_the_negative_log_sum_exp() -> None:
+    """As in its definition, also where the exponential overflows."""
+    np.testing.assert_allclose(energy(np.array([[0.0, 0.0], [2000.0, 0.0]])), [-np.log(2), -2000])
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_the_temperature_undoes_over_and_under_confidence(scale: float) -> None:
+    """Logits that are too large or too small by a factor get that factor back."""
+    logits, digits = made_up(20_000, scale)
+    assert calibrate(logits, digits).temperature == pytest.approx(scale, rel=0.05)
+
+
+def test_relative_energy_is_one_for_one_digit_in_two_hundred() -> None:
+    """The scale comes from the validation data, so that a threshold means the same for every model."""
+    logits, digits = made_up(10_000, 1)
+    _, energies = calibrate(logits, digits).apply(logits)
+    assert np.median(energies) == pytest.approx(0, abs=1e-3)
+    assert np.mean(energies > 1) == pytest.approx(0.005, abs=1e-3)
+
+
+def test_a_calibration_survives_its_manifest(tmp_path: Path) -> None:
+    """What is written is what is read, and a model without one calls nothing strange."""
+    calibration = Calibration(1.25, -9.5, -4.0)
+    (tmp_path / "v0001.json").write_text(json.dumps({"calibration": calibration.as_dict()}))
+    assert calibration == Calibration.beside(tmp_path / "v0001.h5")
+    _, energies = Calibration.beside(tmp_path / "v0002.h5").apply(np.zeros((1, 10), np.float32))
+    assert energies[0] <= 1
+
+
+@pytest.mark.parametrize(
+    ("confidence", "relative_energy", "doubt", "expected"),
+    [
+        (0.99, 0.2, None, None),
+        (0.59, 0.2, None, "low_confidence"),
+        (0.99, 1.6, None, "not_a_digit"),
+        (0.30, 1.6, None, "not_a_digit"),
+        (0.99, 0.2, "several_digits", "several_digits"),
+    ],
+)
+def test_the_reason_to_ask_a_person(
+    confidence: float, relative_energy: float, doubt: str | None, expected: str | None
+) -> None:
+    """Normalisation's doubt comes first, then strangeness, then low confidence."""
+    assert expected == review_reason(confidence, relative_energy, doubt, LIMITS)

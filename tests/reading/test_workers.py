@@ -1,0 +1,214 @@
+"""workers.py: light processes that decode under limits, and publish."""
+
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pebble import ProcessExpired
+
+from daemon.answering.publish import Drop, ImageFacts, Predictions, prepare
+from daemon.config import InboxSettings
+from daemon.reading.workers import Decoded, Decoders, decode_chunk, decode_harmless
+from tests.conftest import DEADLINE, Digits, encode, files_below, wait_until
+from tests.hostile.files import many_scans
+
+LIMITS = InboxSettings()
+
+
+def put(work: Path, files: dict[str, bytes]) -> list[Drop]:
+    """Write files into work/."""
+    for name, content in files.items():
+        (work / name).write_bytes(content)
+    return [Drop(name, 1.0) for name in files]
+
+
+def chunk(work: Path, drops: list[Drop]) -> Decoded:
+    """Decode here, without a process."""
+    return decode_chunk(work, drops, LIMITS.max_bytes, LIMITS.max_pixels)
+
+
+def test_what_can_harm_nobody_is_decoded_at_once(tmp_path: Path, digits: Digits) -> None:
+    """Small grey PNGs are decoded here; all else, and what is not there, is left for a process of its own."""
+    files = {
+        "a.png": digits.png(0),
+        "b.jpg": encode(digits.images[1], "JPEG"),
+        "c.png": b"text",
+        "d.png": digits.png(3),
+    }
+    drops = [*put(tmp_path, files), Drop("gone.png", 1.0)]
+    decoded = decode_harmless(tmp_path, drops)
+    assert ["a.png", "d.png"] == [drop.name for drop in decoded.drops]
+    assert np.array_equal(digits.images[[0, 3]], decoded.pixels)
+    assert hashlib.sha256(files["a.png"]).hexdigest() == decoded.images[0].sha256
+    assert ["b.jpg", "c.png", "gone.png"] == [drop.name for drop in decoded.left]
+    assert ([], []) == (decoded.refused, decoded.failed)
+
+
+class Started:
+    """Decoders on folders of their own."""
+
+    def __init__(self, folder: Path, **limits: Any) -> None:
+        self.work, self.results = folder / "work", folder / "results"
+        self.work.mkdir()
+        prepare(self.results)
+        self.decoders = Decoders(self.work, self.results, InboxSettings(**limits))
+
+    def wait(self, start: Callable[[Callable[[Future[Any]], None]], None]) -> Future[Any]:
+        """Start something and wait until it calls back."""
+        called = threading.Event()
+        futures: list[Future[Any]] = []
+
+        def done(future: Future[Any]) -> None:
+            futures.append(future)
+            called.set()
+
+        start(done)
+        assert called.wait(DEADLINE)
+        return futures[0]
+
+    def decode(self, drops: list[Drop]) -> Decoded:
+        """Decode in a process; its error is raised."""
+        decoded: Decoded = self.wait(lambda done: self.decoders.decode(drops, done)).result()
+        return decoded
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """Starts decoders with the limits that a test wants, and ends them."""
+    started: list[Started] = []
+
+    def begin(**limits: Any) -> Started:
+        started.append(Started(tmp_path, **limits))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.decoders.close()
+
+
+def test_a_chunk_is_decoded_in_order(tmp_path: Path, digits: Digits) -> None:
+    """Pixels, facts and drops go together."""
+    drops = put(tmp_path, {f"{number}.png": digits.png(number) for number in range(5)})
+    decoded = chunk(tmp_path, drops)
+    assert drops == decoded.drops
+    np.testing.assert_array_equal(digits.images[:5], decoded.pixels)
+    expected = [ImageFacts(hashlib.sha256(digits.png(number)).hexdigest(), "PNG", 28, 28) for number in range(5)]
+    assert expected == decoded.images
+
+
+def test_a_chunk_is_parted_by_what_became_of_it(tmp_path: Path, digits: Digits) -> None:
+    """Digit images, files that are none, and files that the machine could not read."""
+    drops = put(tmp_path, {"a.png": digits.png(0), "b.png": b"text", "c.png": b"", "d.png": digits.png(1)})
+    (tmp_path / "c.png").unlink()
+    decoded = chunk(tmp_path, drops)
+    assert ["a.png", "d.png"] == [drop.name for drop in decoded.drops]
+    assert [("b.png", "not_an_image")] == [(rejection.drop.name, rejection.reason) for rejection in decoded.refused]
+    assert [("c.png", FileNotFoundError)] == [(drop.name, type(error)) for drop, error in decoded.failed]
+    np.testing.assert_array_equal(digits.images[:2], decoded.pixels)
+
+
+def test_an_empty_chunk_is_decoded(tmp_path: Path) -> None:
+    """Nothing in, nothing out."""
+    assert (0, 28, 28) == chunk(tmp_path, []).pixels.shape
+
+
+def test_what_time_does_not_suffice_for_is_left(tmp_path: Path, digits: Digits) -> None:
+    """A chunk that takes long gives back what it has, and the rest undone; nothing is in both."""
+    page = np.zeros((6000, 8000), np.uint8)
+    page[2000:4000, 3900:4100] = 255
+    slow = encode(page, compress_level=1)
+    drops = put(tmp_path, {f"{number}.png": slow for number in range(60)} | {"last.png": digits.png(0)})
+    decoded = chunk(tmp_path, drops)
+    assert decoded.left
+    assert drops == decoded.drops + decoded.left
+    assert len(decoded.drops) == len(decoded.pixels) == len(decoded.images)
+
+
+def test_a_process_decodes(start: Callable[..., Started], digits: Digits) -> None:
+    """What a process gives is what is given without one."""
+    started = start()
+    drops = put(started.work, {f"{number}.png": digits.png(number) for number in range(20)})
+    decoded, here = started.decode(drops), chunk(started.work, drops)
+    assert (here.drops, here.images) == (decoded.drops, decoded.images)
+    np.testing.assert_array_equal(here.pixels, decoded.pixels)
+
+
+def test_a_name_that_is_not_utf8_reaches_the_process(start: Callable[..., Started], digits: Digits) -> None:
+    """Names are bytes."""
+    started = start()
+    drops = put(started.work, {os.fsdecode(b"\xff.png"): digits.png(0)})
+    assert drops == started.decode(drops).drops
+
+
+def test_decoders_never_import_tensorflow(start: Callable[..., Started], digits: Digits) -> None:
+    """A decoder stays light: it has neither TensorFlow nor Keras mapped."""
+    started = start()
+    started.decode(put(started.work, {"a.png": digits.png(0)}))
+    workers = [process.pid for process in started.decoders._pool._pool_manager.worker_manager.workers.values()]
+    assert len(workers) == 2
+    for pid in workers:
+        assert "tensorflow" not in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_a_hostile_image_costs_only_its_process(start: Callable[..., Started], digits: Digits) -> None:
+    """An image that decodes for too long is a TimeoutError, and the next chunk is decoded as if nothing had been."""
+    started = start(decode_seconds=0.05, workers=1)
+    slow = put(started.work, {"slow.jpg": many_scans()})  # many seconds on any machine; Pebble looks every 0.2 s
+    with pytest.raises(TimeoutError):
+        started.decode(slow)
+    more = put(started.work, {f"{number}.png": digits.png(number) for number in range(3)})
+    assert more == started.decode(more).drops
+
+
+def test_an_image_that_needs_too_much_memory_fails_alone(start: Callable[..., Started], digits: Digits) -> None:
+    """The address-space limit stops a large image; smaller ones are decoded in the least memory that can be configured."""
+    started = start(decoder_memory_mb=256)
+    page = np.zeros((6900, 7000, 4), np.uint8)
+    page[..., 3] = 255
+    large = put(started.work, {"large.png": encode(page, compress_level=1)})
+    with pytest.raises((MemoryError, ProcessExpired)):
+        started.decode(large)
+    more = put(started.work, {f"{number}.png": digits.png(number) for number in range(3)})
+    assert more == started.decode(more).drops
+
+
+def test_killed_processes_are_replaced(start: Callable[..., Started], digits: Digits) -> None:
+    """After somebody killed every idle process, the next chunk is decoded, if need be at a second try."""
+    started = start()
+    drops = put(started.work, {"a.png": digits.png(0)})
+    started.decode(drops)
+    for process in list(started.decoders._pool._pool_manager.worker_manager.workers.values()):
+        os.kill(process.pid, signal.SIGKILL)
+
+    def decoded() -> bool:
+        future = started.wait(lambda done: started.decoders.decode(drops, done))
+        return future.exception() is None
+
+    wait_until(decoded, "the pool to decode again")
+
+
+def test_a_process_publishes(start: Callable[..., Started]) -> None:
+    """Results that a process writes are there when it calls back."""
+    started = start()
+    drops = [Drop(f"{number}.png", 1.0) for number in range(20)]
+    facts = [ImageFacts(f"{number:064}", "PNG", 28, 28) for number in range(20)]
+    rows = np.full((20, 10), 0.1, np.float32)
+    batch = Predictions(drops, facts, rows, [None] * 20, "v0001", "m", 1.0, 2.0)
+    assert started.wait(lambda done: started.decoders.publish(batch, done)).exception() is None
+    assert {f"{number}.png.json" for number in range(20)} == files_below(started.results)
+
+
+def test_a_fault_while_publishing_is_an_oserror(start: Callable[..., Started], tmp_path: Path) -> None:
+    """What the machine refused in a process comes back as what it is."""
+    started = start()
+    started.results.rename(tmp_path / "gone")
+    facts = ImageFacts("0" * 64, "PNG", 28, 28)
+    batch = Predictions([Drop("a.png", 1.0)], [facts], np.full((1, 10), 0.1, np.float32), [None], "v0001", "m", 1.0, 2.0)
+    assert isinstance(started.wait(lambda done: started.decoders.publish(batch, done)).exception(), FileNotFoundError)
