@@ -1,7 +1,7 @@
 """The child process that trains one version: fit, EarlyStopping, TensorBoard, history, evaluate, save.
 
-Its `main` takes a Job as JSON. What it learns leaves it as files: the history and the curves in logs/training/<version>/, TensorBoard
-events in logs/tensorboard/<version>/, and in models/ the .h5, then its manifest.
+Its `main` takes a Job as JSON. What it learns leaves it as files: the history and the curves in logs/training/<version>/,
+TensorBoard events in logs/tensorboard/<version>/, and in models/ the .h5, then its manifest.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_two_daemons_in_a_process_share_nothing() -> None:
 
 def test_metrics_of_a_daemon_count_what_happened(daemon: Daemon, digits: Digits) -> None:
     """A reading and a rejection are each counted once, under their outcome, digit and reason."""
-    before = daemon.telemetry.metrics()
+    before = daemon.metrics()
     number = digits.labels.index(7)
     daemon.drop("metrics/seven.png", digits.png(number))
     daemon.drop("metrics/text.png", b"text")
@@ -88,7 +88,7 @@ def test_metrics_of_a_daemon_count_what_happened(daemon: Daemon, digits: Digits)
 
     def grown(name: str, **labels: str) -> float:
         key = (name, frozenset(labels.items()))
-        return daemon.telemetry.metrics().get(key, 0) - before.get(key, 0)
+        return daemon.metrics().get(key, 0) - before.get(key, 0)
 
     wait_until(lambda: grown("digitd_rejections_total", reason="not_an_image") == 1, "the rejection to be counted")
     wait_until(lambda: grown("digitd_predictions_total", digit="7") == 1, "the prediction to be counted")
@@ -101,7 +101,7 @@ def test_metrics_of_a_daemon_count_what_happened(daemon: Daemon, digits: Digits)
 
 def test_metrics_of_a_daemon_describe_it(daemon: Daemon) -> None:
     """Ready, model, program and process are there."""
-    page = daemon.telemetry.metrics()
+    page = daemon.metrics()
     assert 1 == page["digitd_ready", frozenset()]
     (model,) = (dict(labels) for name, labels in page if name == "digitd_model_info")
     assert ("v0001", 64) == (model["version"], len(model["sha256"]))
