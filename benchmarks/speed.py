@@ -322,7 +322,7 @@ class Daemon:
 
     def _is_ready(self) -> bool:
         try:
-            address = json.loads((self.root / "work" / ".lock").read_text())["address"]
+            address = json.loads((self.root / "work" / ".daemon.json").read_text())["address"]
             with urllib.request.urlopen(f"http://{address}/readyz", timeout=5) as response:
                 return bool(response.status == 200)
         except (OSError, ValueError, KeyError):

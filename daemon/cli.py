@@ -12,6 +12,7 @@ from pathlib import Path
 
 from daemon import __version__
 from daemon.config import ENVIRONMENT_CONFIG, ConfigError, load_settings
+from daemon.systemd import log_handler
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -178,21 +179,6 @@ def _init(options: argparse.Namespace) -> int:
     return lay_out(options.folder)
 
 
-class _JournalFormatter(logging.Formatter):
-    """Lines for the journal, which adds the time itself and reads the priority from <N>; see sd-daemon(3)."""
-
-    PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
-
-    def format(self, record: logging.LogRecord) -> str:
-        priority = next(value for level, value in self.PRIORITIES if record.levelno >= level)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
-
-
 def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    if "JOURNAL_STREAM" in os.environ:
-        handler.setFormatter(_JournalFormatter("%(message)s"))
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     logging.getLogger("apscheduler").setLevel(logging.WARNING)

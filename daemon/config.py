@@ -196,7 +196,7 @@ def _flatten(prefix: str, tables: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 FOLDERS = ("inbox", "work", "results", "processed", "rejected", "corrections", "models", "logs")
 ONE_FILE_SYSTEM = ("inbox", "work", "processed", "rejected")  # files move between them by rename
-LOCK = ".lock"  # in work/: one daemon per root
+LOCK, PRESENCE = ".lock", ".daemon.json"  # in work/: one daemon per root, and which one it is
 
 
 def load_settings(file: Path, environment: dict[str, str] | None = None) -> Settings:

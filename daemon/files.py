@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,33 @@ def replace_symlink(link: Path, target: str) -> None:
     temporary.symlink_to(target)
     temporary.replace(link)
     sync_folder(link.parent)
+
+
+def take_lock(path: Path) -> int | None:
+    """Take a lock that is held until its descriptor, which children may inherit, is closed everywhere.
+
+    Only its owner can open the file, for whoever can read a file can lock it as well. Where root makes it, as with sudo, it
+    belongs to the owner of the folder, who needs it next.
+
+    Returns:
+        The descriptor; None where another process holds the lock.
+
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with suppress(PermissionError):  # a root without its rights, or a file of somebody else's
+            if os.geteuid() == 0:
+                folder = path.parent.stat()
+                os.fchown(descriptor, folder.st_uid, folder.st_gid)
+            os.fchmod(descriptor, 0o600)  # as it was made by earlier versions, the group could read it
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def rename_to_free_name(source: str, target: str) -> bool:

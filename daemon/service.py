@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import os
 import queue
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from daemon.answering.pipeline import Pipeline
 from daemon.answering.publish import prepare, remove_temporaries
 from daemon.answering.retirement import Folders, Retirement
-from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, ConfigError, Settings, load_settings
+from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, PRESENCE, ConfigError, Settings, load_settings
+from daemon.files import take_lock
 from daemon.intake.inbox import Inbox
 from daemon.models.live import limit_threads
 from daemon.models.registry import Registry
 from daemon.models.swapping import Swapper
 from daemon.reading.workers import Decoders
+from daemon.systemd import notify
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
+from daemon.telemetry.presence import announce, who_runs
 from daemon.telemetry.readiness import Readiness
 from daemon.training.corrections import CorrectionWatch
 from daemon.training.retraining import Retraining
@@ -38,7 +37,6 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 1.0
 PASS_SECONDS = 0.25  # how long a pass of the pipeline waits for something to happen
 STALLED_SECONDS = 30.0  # a thread that made no pass for so long does not move
-LOCK_TRIES, LOCK_PAUSE_SECONDS = 5, 0.1
 FINISH_SECONDS = 3.0  # after SIGTERM, for what is claimed to get its result
 # What SIGHUP puts in force while images walk; [training] is read by each training anew. All else needs a restart.
 LIVE = (
@@ -118,7 +116,7 @@ class Service:
         except OSError as error:
             raise StartError(f"[paths] {name}: expected a folder that can be written. Received: {error}") from error
         _check_one_file_system(settings)
-        lock = stack.enter_context(open_lock(settings.folder("work") / LOCK))
+        self._take_root(stack)
         folders = Folders(*(settings.folder(name) for name in ("work", "results", "processed", "rejected")))
         for folder in (folders.results, folders.rejected):
             prepare(folder)
@@ -132,10 +130,7 @@ class Service:
         except OSError as error:
             raise StartError(str(error.strerror or error)) from error
         self._thread("http", http.run)
-        lock.seek(0)
-        lock.truncate()
-        lock.write(json.dumps({"pid": os.getpid(), "address": http.address}))
-        lock.flush()
+        stack.callback(os.close, announce(settings.folder("work") / PRESENCE, {"pid": os.getpid(), "address": http.address}))
 
         decoders = Decoders(folders.work, folders.results, settings.inbox)
         stack.callback(decoders.close)
@@ -175,6 +170,17 @@ class Service:
         notify("READY=1")
         log.info("watching %s; results appear in %s", settings.folder("inbox"), folders.results)
         log.info("metrics on http://%s/metrics; ready after %.1f s", http.address, time.monotonic() - began)
+
+    def _take_root(self, stack: ExitStack) -> None:
+        """See to it that no other daemon works on this root for as long as this one does."""
+        work = self._settings.folder("work")
+        lock = take_lock(work / LOCK)
+        if lock is None:
+            raise StartError(
+                f"{self._settings.root}: expected no other daemon on this root. Received: one is running, "
+                f"{who_runs(work / PRESENCE) or 'only just started'}."
+            )
+        stack.callback(os.close, lock)
 
     def _retraining(self, metrics: Metrics, registry: Registry) -> Retraining:
         corrections = self._settings.folder("corrections")
@@ -272,28 +278,6 @@ def _finish(pipeline: Pipeline) -> None:
         pipeline.run_once(0.1, claim=False)
 
 
-def open_lock(path: Path) -> TextIO:
-    """Take the lock of a root; it goes with the process.
-
-    Raises:
-        StartError: another daemon has it.
-
-    """
-    file = path.open("a+", encoding="utf-8")
-    for _ in range(LOCK_TRIES):  # `digitd status` holds it for a moment, to see whether anybody does
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(LOCK_PAUSE_SECONDS)
-            continue
-        file.truncate(0)  # until there is an address: what it holds is the last daemon's
-        return file
-    file.seek(0)
-    holder = file.read() or "unknown"
-    file.close()
-    raise StartError(f"{path.parent.parent}: expected no other daemon on this root. Received: one is running, {holder}.")
-
-
 def _check_one_file_system(settings: Settings) -> None:
     """Claiming and retiring are renames, which do not cross file systems."""
     devices = {name: settings.folder(name).stat().st_dev for name in ONE_FILE_SYSTEM}
@@ -302,16 +286,6 @@ def _check_one_file_system(settings: Settings) -> None:
             "[paths]: expected inbox, work, processed and rejected on one file system, because files move between them "
             f"by rename. Received: devices {devices}."
         )
-
-
-def notify(state: str) -> None:
-    """Tell systemd, where it asked for it: the protocol of sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.connect("\0" + address[1:] if address.startswith("@") else address)
-        channel.sendall(state.encode())
 
 
 def _nothing() -> None:

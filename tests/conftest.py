@@ -136,7 +136,7 @@ class Daemon:
     def address(self) -> str | None:
         """Where this very process serves HTTP; None until it does."""
         try:
-            holder = json.loads((self.root / "work" / ".lock").read_text())
+            holder = json.loads((self.root / "work" / ".daemon.json").read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         return holder["address"] if holder["pid"] == self.process.pid else None

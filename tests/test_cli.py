@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from daemon import __version__
 from daemon.cli import main
 from daemon.commands.status import read_status
 from daemon.config import FOLDERS, HttpSettings
-from daemon.service import open_lock
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
+from daemon.telemetry.presence import announce
 from tests.conftest import REPOSITORY, Daemon, Digits, encode, files_below
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "h5py")
@@ -182,15 +183,21 @@ def test_status_of_a_daemon(daemon: Daemon, digits: Digits) -> None:
     assert status["images"]["accepted"] >= 1
 
 
-def test_status_of_a_daemon_that_loads_its_model(run: Run, root: Path) -> None:
+@pytest.fixture
+def announced(root: Path) -> Iterator[Callable[[str], None]]:
+    """Says that this process is the daemon of the root, under an address."""
+    with ExitStack() as stack:
+        path = root / "work" / ".daemon.json"
+        yield lambda address: stack.callback(os.close, announce(path, {"pid": os.getpid(), "address": address})) and None
+
+
+def test_status_of_a_daemon_that_loads_its_model(run: Run, root: Path, announced: Callable[[str], None]) -> None:
     """Before the model is there, the status is 1 with the reason, and invents neither model nor date."""
     server = HttpServer(HttpSettings(port=0), Metrics(), list, lambda: ["start: the model is being loaded"])
     threading.Thread(target=server.run, daemon=True).start()
-    with open_lock(root / "work" / ".lock") as lock:
-        lock.write(json.dumps({"pid": os.getpid(), "address": server.address}))
-        lock.flush()
-        code, out, _ = run("status")
-        status = read_status(root / "work" / ".lock")
+    announced(server.address)
+    code, out, _ = run("status")
+    status = read_status(root / "work")
     assert code == 1
     assert "ready     no: start: the model is being loaded\n" in out
     assert "None" not in out
@@ -198,22 +205,21 @@ def test_status_of_a_daemon_that_loads_its_model(run: Run, root: Path) -> None:
     assert (None, None) == (status["model"], status["model_loaded_at"])
 
 
-def test_status_of_a_daemon_that_has_only_just_started(run: Run, root: Path) -> None:
-    """A lock without an address yet is a daemon that is not ready."""
-    with open_lock(root / "work" / ".lock"):
-        code, out, _ = run("status")
-    assert code == 1
-    assert "ready     no: it has only just started" in out
-
-
-def test_status_of_a_daemon_that_does_not_answer(run: Run, root: Path) -> None:
+def test_status_of_a_daemon_that_does_not_answer(run: Run, announced: Callable[[str], None]) -> None:
     """An address where nobody answers is said."""
-    with open_lock(root / "work" / ".lock") as lock:
-        lock.write(json.dumps({"pid": os.getpid(), "address": "127.0.0.1:1"}))
-        lock.flush()
-        code, out, _ = run("status")
+    announced("127.0.0.1:1")
+    code, out, _ = run("status")
     assert code == 1
     assert "it does not answer on http://127.0.0.1:1" in out
+
+
+def test_status_asks_no_proxy(root: Path, announced: Callable[[str], None]) -> None:
+    """The daemon is on this machine, whatever http_proxy says of the way to others."""
+    server = HttpServer(HttpSettings(port=0), Metrics(), list, list)
+    threading.Thread(target=server.run, daemon=True).start()
+    announced(server.address)
+    done = digitd("status", "-c", root / "config.toml", http_proxy="http://127.0.0.1:1", no_proxy="")
+    assert "ready     yes" in done.stdout, done.stdout
 
 
 def test_predict_prints_a_line_a_file(run: Run, tmp_path: Path, digits: Digits) -> None:

@@ -13,6 +13,7 @@ from daemon.files import (
     replace_symlink,
     sync_file_system,
     sync_folder,
+    take_lock,
     write_durably,
 )
 
@@ -91,3 +92,37 @@ def test_syncing_a_missing_folder_raises(tmp_path: Path) -> None:
         sync_folder(tmp_path / "none")
     with pytest.raises(FileNotFoundError):
         sync_file_system(tmp_path / "none")
+
+
+def test_a_lock_is_held_until_it_is_closed(tmp_path: Path) -> None:
+    """Nobody else has it meanwhile; afterwards the next one does."""
+    path = tmp_path / ".lock"
+    first = take_lock(path)
+    assert first is not None
+    assert take_lock(path) is None
+    os.close(first)
+    second = take_lock(path)
+    assert second is not None
+    os.close(second)
+
+
+def test_a_lock_cannot_be_held_by_those_who_only_read(tmp_path: Path) -> None:
+    """Who can open a file can lock it; so nobody but the owner can, also where an earlier version left it readable."""
+    path = tmp_path / ".lock"
+    path.touch(0o640)
+    descriptor = take_lock(path)
+    assert descriptor is not None
+    os.close(descriptor)
+    assert 0o600 == path.stat().st_mode & 0o777
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_lock_that_root_takes_stays_the_owners_of_its_folder(tmp_path: Path) -> None:
+    """After a `sudo digitd retrain` the service's user can take it."""
+    os.chown(tmp_path, 12345, 23456)
+    for _ in range(2):  # also one that an earlier version left to root
+        descriptor = take_lock(tmp_path / ".lock")
+        assert descriptor is not None
+        os.close(descriptor)
+        assert (12345, 23456) == ((status := (tmp_path / ".lock").stat()).st_uid, status.st_gid)
+        os.chown(tmp_path / ".lock", 0, 0)

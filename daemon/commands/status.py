@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import urllib.error
 import urllib.request
@@ -12,9 +11,11 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon.config import LOCK, Settings
+from daemon.config import PRESENCE, Settings
+from daemon.telemetry.presence import who_runs
 
 TIMEOUT_SECONDS = 5.0
+WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # http_proxy is not for this machine's own
 
 
 def print_status(settings: Settings, as_json: bool) -> int:
@@ -24,7 +25,7 @@ def print_status(settings: Settings, as_json: bool) -> int:
         0 when the daemon is ready, 1 when it is not or does not run.
 
     """
-    status = read_status(settings.folder("work") / LOCK)
+    status = read_status(settings.folder("work"))
     if as_json:
         print(json.dumps(status, indent=2))
     elif not status["running"]:
@@ -34,8 +35,8 @@ def print_status(settings: Settings, as_json: bool) -> int:
     return 0 if status.get("ready") else 1
 
 
-def read_status(lock: Path) -> dict[str, Any]:
-    """Ask the daemon that holds a root's lock.
+def read_status(work: Path) -> dict[str, Any]:
+    """Ask the daemon whose work/ this is.
 
     Returns:
         At least "running"; where it runs also "pid", "address", "ready", "reasons" and its figures.
@@ -44,13 +45,11 @@ def read_status(lock: Path) -> dict[str, Any]:
         PermissionError: this user may not look.
 
     """
-    holder = _holder(lock)
-    if holder is None:
+    daemon = who_runs(work / PRESENCE)
+    if daemon is None:
         return {"running": False}
-    status: dict[str, Any] = {"running": True, **holder}
-    if "address" not in holder:
-        return status | {"ready": False, "reasons": ["it has only just started"]}
-    base = f"http://{holder['address']}"
+    status: dict[str, Any] = {"running": True, **daemon}
+    base = f"http://{daemon['address']}"
     try:
         ready, text = _get(f"{base}/readyz")
         metrics = _samples(_get(f"{base}/metrics")[1])
@@ -89,23 +88,9 @@ def _lines(status: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _holder(lock: Path) -> dict[str, Any] | None:
-    """What the holder of the lock wrote into it; None where nobody holds it."""
-    try:
-        with lock.open(encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = file.read()
-                return json.loads(text) if text else {"pid": None}
-    except FileNotFoundError:
-        pass
-    return None
-
-
 def _get(url: str) -> tuple[bool, str]:
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 -- always http
+        with WITHOUT_PROXY.open(url, timeout=TIMEOUT_SECONDS) as response:
             return True, response.read().decode()
     except urllib.error.HTTPError as error:
         return False, error.read().decode()

@@ -29,7 +29,7 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
 from daemon.answering.publish import TEMPORARY, Drop
-from daemon.config import LOCK, InboxSettings
+from daemon.config import LOCK, PRESENCE, InboxSettings
 from daemon.files import is_own_fault, printable, rename_to_free_name
 from daemon.telemetry.metrics import Metrics
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0  # between two tries on a file that could not be taken
 DEEPEST_FOLDER = 1024  # bytes of a path below the inbox; with the longest root, name and tag it must fit into PATH_MAX
-OURS = {LOCK, TEMPORARY}  # names that the daemon itself uses in work/ and results/
+OURS = {LOCK, PRESENCE, TEMPORARY}  # names that the daemon itself uses in work/ and results/
 
 
 class Inbox:

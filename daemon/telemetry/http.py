@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,6 +11,7 @@ import waitress
 from prometheus_client import make_wsgi_app
 
 from daemon.config import HttpSettings
+from daemon.systemd import passed_socket
 from daemon.telemetry.metrics import Metrics
 
 THREADS = 2
@@ -20,7 +20,6 @@ SECONDS_PER_CONNECTION = 10  # without a byte
 CLEANUP_SECONDS = 5  # between two looks for such connections
 MAX_HEADER_BYTES = 8192
 MAX_BODY_BYTES = 1024
-SYSTEMD_FIRST_SOCKET = 3  # sd_listen_fds(3)
 
 logging.getLogger("waitress").setLevel(logging.ERROR)  # it warns whenever a request queues
 
@@ -31,7 +30,7 @@ class HttpServer:
     Args:
         settings: where to listen, unless systemd passed a socket.
         metrics: what /metrics shows.
-        problems: gives the reasons for not being live and not being ready, each empty when all is well.
+        dead, unready: give the reasons for not being live and for not being ready; no reason when all is well.
 
     Raises:
         OSError: the address is in use or not ours; the message names it.
@@ -45,7 +44,7 @@ class HttpServer:
         dead: Callable[[], list[str]],
         unready: Callable[[], list[str]],
     ) -> None:
-        listener = _systemd_socket() or _listen(settings)
+        listener = passed_socket() or _listen(settings)
         address = listener.getsockname()
         self.address = _as_in_url(address)
         expose = make_wsgi_app(metrics.registry)
@@ -110,10 +109,3 @@ def _as_in_url(address: Any) -> str:
         return str(address)
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _systemd_socket() -> socket.socket | None:
-    """The listening socket that digitd.socket passed to this very process, if any."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
-        return None
-    return socket.socket(fileno=SYSTEMD_FIRST_SOCKET)

@@ -36,6 +36,7 @@ FULL = os.environ.get("FAULTS") == "full"  # `make faults`; the short form is pa
 DEADLINE = 60.0  # seconds to wait for what takes one: machines that run tests are busy
 POLL = 0.01  # seconds between two looks
 FOLDERS = ("inbox", "work", "results", "processed", "rejected")
+OURS = {".lock", ".daemon.json"}  # in work/
 EXT4_IOC_SHUTDOWN = 0x8004587D  # linux/ext4.h
 LOG_FLUSH, NO_LOG_FLUSH = 1, 2  # its arguments: the journal is written before the lights go out, or is not
 FILE_CHANGING = (  # every system call by which a file system can change
@@ -235,7 +236,7 @@ def check_all_done(root: Path, drops: Drops) -> None:
     """At the end: every drop in exactly one of processed/ and rejected/, with exactly one JSON, and nothing left over."""
     check_nothing_lost(root, drops)
     for folder in ("inbox", "work"):
-        left = [path for path in files_below(root / folder, hidden=True) if path.name != ".lock"]
+        left = [path for path in files_below(root / folder, hidden=True) if path.name not in OURS]
         if left:
             raise Violation(f"left over: {left[:5]}, {len(left)} in all")
     folders_left = [path for path in (root / "work").iterdir() if path.is_dir()]
@@ -442,7 +443,7 @@ class Daemon:
         """Host and port that it serves on; empty while it says none."""
         if not self._address:
             with contextlib.suppress(OSError, ValueError, KeyError):
-                holder = json.loads((self.root / "work/.lock").read_text())
+                holder = json.loads((self.root / "work/.daemon.json").read_text())
                 if holder["pid"] == self.pid:
                     self._address = holder["address"]
         return self._address
@@ -505,7 +506,7 @@ class Daemon:
         """Wait until everything that was dropped has come to its end, and work/ is swept."""
         work = self.root / "work"
         until(
-            lambda: not self.alive or (is_settled(self.root) and [path.name for path in work.iterdir()] == [".lock"]),
+            lambda: not self.alive or (is_settled(self.root) and {path.name for path in work.iterdir()} <= OURS),
             seconds,
             f"inbox/ and work/ of {self.root} are empty",
         )

@@ -86,15 +86,15 @@ def test_what_was_there_before_the_start_is_claimed(tmp_path: Path, enter: Calla
 
 
 def test_what_a_crash_left_in_work_comes_first(tmp_path: Path, enter: Callable[..., Room]) -> None:
-    """Claimed files are given again, those of sub-folders too; the lock is none of them."""
+    """Claimed files are given again, those of sub-folders too; the daemon's own two files are none of them."""
     (tmp_path / "work" / "b").mkdir(parents=True)
-    for name in (".lock", "a.png", "b/a.png"):
+    for name in (".lock", ".daemon.json", "a.png", "b/a.png"):
         (tmp_path / "work" / name).touch()
     room = enter()
     room.put("new.png")
     assert {"a.png", "b/a.png"} == {drop.name for drop in room.taker.take(2)}
     assert {"new.png"} == room.take()
-    assert {".lock", "a.png", "b/a.png", "new.png"} == {
+    assert {".lock", ".daemon.json", "a.png", "b/a.png", "new.png"} == {
         str(path.relative_to(room.work)) for path in room.work.rglob("*") if path.is_file()
     }
 

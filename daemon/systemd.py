@@ -1,0 +1,50 @@
+"""What systemd and the daemon tell each other: sd_notify(3), sd_listen_fds(3), the journal's priorities of sd-daemon(3)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+FIRST_SOCKET = 3  # SD_LISTEN_FDS_START
+PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it asked for it, such as "READY=1"."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.sendall(state.encode())
+
+
+def ask_for_time(seconds: float) -> None:
+    """Ask for so long from now, where a start or a stop takes longer than the unit's own time-out."""
+    notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
+
+
+def passed_socket() -> socket.socket | None:
+    """The listening socket that a .socket unit passed to this very process, if any."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
+        return None
+    return socket.socket(fileno=FIRST_SOCKET)
+
+
+def log_handler() -> logging.Handler:
+    """Writes to stderr: for the journal where that is what stderr is, else for a person."""
+    handler = logging.StreamHandler()
+    if "JOURNAL_STREAM" in os.environ:
+        handler.setFormatter(_JournalFormatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    return handler
+
+
+class _JournalFormatter(logging.Formatter):
+    """The journal adds the time itself, and reads the priority from <N>."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(value for level, value in PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())

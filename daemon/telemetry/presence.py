@@ -1,0 +1,47 @@
+"""Which daemon runs on a root: a small file that the daemon keeps locked for as long as it lives.
+
+Whoever may read the file can ask about its lock, and cannot take it: a write lock needs a file that is open for writing. The
+lock that keeps a second daemon away is another one, which only its owner can open.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+FLOCK = "hhqqi0q"  # struct flock of fcntl(2), on 64 bits: type, whence, start, length, pid
+
+
+def announce(path: Path, facts: dict[str, Any]) -> int:
+    """Say who runs; it holds until the descriptor that this returns is closed, or the process has ended."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, json.dumps(facts).encode())
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        os.fchmod(descriptor, 0o644)  # only now: a reader's own lock, taken before, would have kept this one away
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def who_runs(path: Path) -> dict[str, Any] | None:
+    """What the daemon announced that runs now; None where none does.
+
+    Raises:
+        PermissionError: this user may not look.
+
+    """
+    try:
+        with path.open("rb") as file:
+            question = struct.pack(FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_ = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_OFD_GETLK, question))
+            facts: dict[str, Any] = json.load(file)
+            return facts if kind == fcntl.F_WRLCK else None
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,45 @@
+"""systemd.py: what the daemon says to systemd, and how the journal reads its lines."""
+
+import logging
+import socket
+from pathlib import Path
+
+import pytest
+
+from daemon.systemd import ask_for_time, log_handler, notify
+
+
+def record(level: int, text: str) -> logging.LogRecord:
+    """A line to be logged."""
+    return logging.LogRecord("daemon", level, __file__, 1, text, None, None)
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool) -> None:
+    """States arrive at $NOTIFY_SOCKET, a path or, after an @, a name in the abstract namespace."""
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(f"\0{name}" if abstract else name)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else name)
+        notify("READY=1")
+        ask_for_time(1.5)
+        assert [b"READY=1", b"EXTEND_TIMEOUT_USEC=1500000"] == [receiver.recv(100), receiver.recv(100)]
+
+
+def test_without_systemd_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without $NOTIFY_SOCKET there is nobody to tell."""
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")
+
+
+def test_the_journal_is_told_the_priority_of_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line of a message begins with its priority, and has no time of its own."""
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    assert "<3>first\n<3>second" == log_handler().format(record(logging.ERROR, "first\nsecond"))
+    assert "<6>text" == log_handler().format(record(logging.INFO, "text"))
+
+
+def test_a_person_is_told_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere a line has its time and its level in words."""
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    assert log_handler().format(record(logging.WARNING, "text")).endswith(" WARNING text")
