@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import devset
+from daemon.answering.review import review_reason
 from daemon.config import Settings, load_settings
-from daemon.models.calibration import review_reason
 from daemon.models.live import LiveModel, ModelIdentity
 from daemon.reading.decode import InvalidImage, load_content
 

@@ -197,6 +197,7 @@ def _flatten(prefix: str, tables: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 FOLDERS = ("inbox", "work", "results", "processed", "rejected", "corrections", "models", "logs")
 ONE_FILE_SYSTEM = ("inbox", "work", "processed", "rejected")  # files move between them by rename
 LOCK, PRESENCE = ".lock", ".daemon.json"  # in work/: one daemon per root, and which one it is
+TEMPORARY = ".tmp"  # in results/ and rejected/: the folder for files that are not whole yet
 
 
 def load_settings(file: Path, environment: dict[str, str] | None = None) -> Settings:

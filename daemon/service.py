@@ -132,7 +132,7 @@ class Service:
         self._thread("http", http.run)
         stack.callback(os.close, announce(settings.folder("work") / PRESENCE, {"pid": os.getpid(), "address": http.address}))
 
-        decoders = Decoders(folders.work, folders.results, settings.inbox)
+        decoders = Decoders(folders.work, settings.inbox)
         stack.callback(decoders.close)
         limit_threads(settings.inference.threads)
         registry = Registry(settings.folder("models"))

@@ -18,20 +18,13 @@ from functools import partial
 
 import numpy as np
 
-from daemon.answering.publish import (
-    Drop,
-    Predictions,
-    Rejection,
-    prepare,
-    publish_predictions,
-    publish_rejection,
-    remove_orphaned_temporaries,
-)
+from daemon.answering.publish import prepare, publish_predictions, publish_rejection, remove_orphaned_temporaries
 from daemon.answering.retirement import Answered, Folders, Retirement
+from daemon.answering.review import review_reason
 from daemon.config import Settings
+from daemon.drops import Drop, Predictions, Rejection
 from daemon.files import printable
 from daemon.intake.inbox import Inbox
-from daemon.models.calibration import review_reason
 from daemon.models.live import LiveModel
 from daemon.reading.workers import Decoded, Decoders, DecodersLost, decode_harmless
 from daemon.telemetry.metrics import Metrics
@@ -283,7 +276,7 @@ class Pipeline:
             self._steps.put(partial(self._publish_done, batch, started, future))
 
         try:
-            self._decoders.publish(batch, done)
+            self._decoders.write(partial(publish_predictions, self._folders.results, batch), done)
         except OSError as error:
             self._try_again("decoders", error, partial(self._publish, batch))
 

@@ -1,90 +1,25 @@
-"""What becomes of an image on disk: its prediction or rejection as JSON, its name, its atomic appearance, its retirement.
-
-Names are content-addressed when taken: the JSON of `a.png` is `a.png.json`, or `a~<8 of its sha256>.png.json` where that
-name holds the JSON of different bytes. So doing the same work again after a crash writes the same names.
-"""
+"""What becomes of an image on disk: its prediction or rejection as JSON, its atomic appearance, its retirement."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
 
+from daemon.answering.naming import below, file_identity, json_name, with_ending
 from daemon.clock import timestamp, timestamps
+from daemon.config import TEMPORARY
+from daemon.drops import Predictions, Rejection
 from daemon.files import file_sha256, printable, rename_to_free_name
 
-NAME_MAX = 255  # bytes, of one name on Linux file systems
-TEMPORARY = ".tmp"  # folder beside the results, for files that are not whole yet
 SCHEMA = 1
-MAX_JSON = 1 << 16  # bytes; ours are under 2,000
-FOREIGN = ("", "")  # holder of a name that is no JSON of ours: equal to no drop
-
-
-class Drop(NamedTuple):  # tuples cross to another process at a tenth of a dataclass's cost
-    """One file on its walk.
-
-    Attributes:
-        name: its path below the inbox, as the operating system spells it.
-        received: when it was dropped, in seconds since the epoch.
-
-    """
-
-    name: str
-    received: float
-
-
-class ImageFacts(NamedTuple):
-    """What a result says about its image: the original's digest, format, size in pixels; and what normalisation doubts."""
-
-    sha256: str
-    format: str
-    width: int
-    height: int
-    doubt: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """A batch that was predicted together, in columns of n.
-
-    Attributes:
-        drops, images: what was predicted.
-        probabilities: (n, 10) float32.
-        review_reasons: why a person should look at it, or None.
-        version, model_sha256: of the model that gave the answers.
-        claimed, predicted: when, in seconds since the epoch.
-
-    """
-
-    drops: list[Drop]
-    images: list[ImageFacts]
-    probabilities: np.ndarray
-    review_reasons: list[str | None]
-    version: str
-    model_sha256: str
-    claimed: float
-    predicted: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A file that gets no prediction, and why; `reason` is one of the contract's slugs."""
-
-    drop: Drop
-    reason: str
-    detail: str
-    hint: str
-    sha256: str | None
 
 
 def publish_predictions(folder: Path, batch: Predictions) -> None:
@@ -95,7 +30,7 @@ def publish_predictions(folder: Path, batch: Predictions) -> None:
 
     """
     for drop, image, content in zip(batch.drops, batch.images, prediction_json(batch), strict=True):
-        usual = _with_ending(drop.name, "", ".json")
+        usual = with_ending(drop.name, "", ".json")
         _write_json(folder, content, usual, partial(json_name, drop.name, image.sha256, folder))
 
 
@@ -116,7 +51,7 @@ def publish_rejection(work: Path, folder: Path, rejection: Rejection, now: float
     target = json_name(name, sha256, folder)
     source = f"{work}/{name}"
     if sha256 is None and os.path.lexists(f"{folder}/{name}") and os.path.lexists(source):
-        target = _with_ending(name, f"~{_identity(source)[:8]}", ".json")  # beside the original, as retire will call it
+        target = with_ending(name, f"~{file_identity(source)[:8]}", ".json")  # beside the original, as retire will call it
     _write_json(folder, rejection_json(rejection, now), target, lambda: target)
 
 
@@ -182,14 +117,14 @@ def retire(name: str, sha256: str | None, work: Path, folder: Path) -> None:
 
     """
     source = f"{work}/{name}"
-    if rename_to_free_name(source, f"{folder}/{_with_ending(name, '', '')}"):
+    if rename_to_free_name(source, f"{folder}/{with_ending(name, '', '')}"):
         return
     if not os.path.lexists(source):
         return  # somebody took it away: there is nothing left to keep
-    name = _below(folder, name)
-    target = _with_ending(name, "", "")
+    name = below(folder, name)
+    target = with_ending(name, "", "")
     if os.path.lexists(f"{folder}/{target}") and not _same_bytes(folder / target, sha256):
-        target = _with_ending(name, f"~{(sha256 or _identity(source))[:8]}", "")
+        target = with_ending(name, f"~{(sha256 or file_identity(source))[:8]}", "")
     _move(source, folder, target)
     if os.path.lexists(source):
         os.unlink(source)  # rename(2) leaves both names where they are links to one file
@@ -226,25 +161,6 @@ def _move(source: str, folder: Path, name: str) -> None:
         os.rename(source, f"{folder}/{name}")
 
 
-def _below(folder: Path, name: str) -> str:
-    """The name itself, or `a~b` for `a/b` where a file is in the sub-folder's place."""
-    place = name
-    while place := place.rpartition("/")[0]:
-        if os.path.lexists(f"{folder}/{place}"):
-            return name if os.path.isdir(f"{folder}/{place}") else name.replace("/", "~")
-    return name
-
-
-def json_name(name: str, sha256: str | None, folder: Path) -> str:
-    """The name for a drop's JSON in `folder`: plain, or content-addressed where the plain one is taken."""
-    place = _below(folder, name)
-    plain = _with_ending(place, "", ".json")
-    holder = _holder(f"{folder}/{plain}")
-    if holder in (None, (printable(name), sha256)):
-        return plain
-    return _with_ending(place, f"~{(sha256 or hashlib.sha256(os.fsencode(name)).hexdigest())[:8]}", ".json")
-
-
 def prepare(folder: Path) -> None:
     """Make a folder for JSON files, with a place beside them for those that are not whole yet."""
     (folder / TEMPORARY).mkdir(parents=True, exist_ok=True)
@@ -261,54 +177,6 @@ def remove_orphaned_temporaries(folder: Path) -> None:
     for left in (folder / TEMPORARY).iterdir():
         if not os.path.exists(f"/proc/{left.stem}"):
             left.unlink(missing_ok=True)
-
-
-def _with_ending(name: str, tag: str, ending: str) -> str:
-    """`dir/a.png` -> `dir/a<tag>.png<ending>`; too long a name is cut and tagged with a digest of itself."""
-    folder, slash, base = name.rpartition("/")
-    stem, extension = os.path.splitext(base)
-    whole = f"{stem}{tag}{extension}{ending}"
-    if len(os.fsencode(whole)) > NAME_MAX:
-        tag = f"{tag}~{hashlib.sha256(os.fsencode(base)).hexdigest()[:8]}"
-        extension = extension if len(os.fsencode(extension)) <= 16 else ""
-        room = NAME_MAX - len(os.fsencode(f"{tag}{extension}{ending}"))
-        whole = f"{os.fsencode(stem)[:room].decode('utf-8', 'ignore')}{tag}{extension}{ending}"
-    return f"{folder}{slash}{whole}"
-
-
-def _identity(path: str) -> str:
-    """A digest of which file this is, for one whose content was not read; a rename does not change it."""
-    try:
-        status = os.lstat(path)
-        which = f"{status.st_ino} {status.st_mtime_ns}"
-    except FileNotFoundError:  # somebody took it away: there is nothing to tell it from
-        which = path
-    return hashlib.sha256(os.fsencode(which)).hexdigest()
-
-
-def _holder(path: str) -> tuple[str, str | None] | None:
-    """Whose JSON is at `path`: (file, sha256). None where nobody's, or where a power cut left no content."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES):  # a symlink, a socket, somebody's own
-            return FOREIGN
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return FOREIGN
-        content = os.read(descriptor, MAX_JSON)
-    finally:
-        os.close(descriptor)
-    if not content.strip(b"\0"):
-        return None
-    try:
-        held = orjson.loads(content)
-        return held["file"], held["sha256"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return FOREIGN
 
 
 def _same_bytes(path: Path, sha256: str | None) -> bool:

@@ -6,10 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-from daemon.answering.publish import Drop, ImageFacts, Predictions, Rejection, prediction_json, rejection_json, to_line
+from daemon.answering.publish import prediction_json, rejection_json, to_line
+from daemon.answering.review import review_reason
 from daemon.config import Settings
+from daemon.drops import Drop, ImageFacts, Predictions, Rejection
 from daemon.files import printable
-from daemon.models.calibration import review_reason
 from daemon.models.registry import Registry, RegistryError
 from daemon.reading.decode import InvalidImage, load_image
 

@@ -1,4 +1,4 @@
-"""Honest doubt: calibrated probabilities, an energy that tells digits from the rest, the reason to ask a person. Pure numpy.
+"""Honest doubt: calibrated probabilities, an energy that tells digits from the rest. Pure numpy.
 
 Confidence is the largest probability after temperature scaling (Guo et al. 2017, arXiv:1706.04599). Energy is the negative
 log-sum-exp of the logits (Liu et al. 2020, arXiv:2010.03759): low for what the model has learned, high for what is strange
@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-
-from daemon.config import InferenceSettings
 
 STRANGE_QUANTILE = 0.995  # of the validation digits' energies; the energy of 1.0
 TEMPERATURES = np.geomspace(0.25, 4, 161)  # that are tried, 1.7 % apart
@@ -89,20 +87,3 @@ def calibrate(logits: np.ndarray, digits: np.ndarray) -> Calibration:
         float(np.median(energies)),
         float(np.quantile(energies, STRANGE_QUANTILE)),
     )
-
-
-def review_reason(confidence: float, relative_energy: float, doubt: str | None, limits: InferenceSettings) -> str | None:
-    """Why a person should look at an answer, or None.
-
-    Args:
-        confidence: the largest calibrated probability.
-        relative_energy: as `Calibration.apply` gives it.
-        doubt: what normalisation found.
-        limits: confidence below `review_below` is low, relative energy above `not_a_digit_above` is no digit's.
-
-    """
-    if doubt is not None:
-        return doubt
-    if relative_energy > limits.not_a_digit_above:
-        return "not_a_digit"
-    return "low_confidence" if confidence < limits.review_below else None

@@ -31,15 +31,15 @@ from typing import Any
 import numpy as np
 from pebble import ProcessPool
 
-from daemon.answering.publish import Drop, ImageFacts, Predictions, Rejection, publish_predictions
 from daemon.config import InboxSettings
+from daemon.drops import Drop, ImageFacts, Rejection
 from daemon.reading.decode import InvalidImage, Picture, normalise_all, read_harmless, read_picture
 
 log = logging.getLogger(__name__)
 
 TOGETHER = 32  # pictures that are normalised at once
 CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
-PUBLISH_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
+WRITE_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
 STALLED_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
 PR_SET_PDEATHSIG = 1
 
@@ -86,20 +86,20 @@ class DecodersLost(Exception):
 
 
 class Decoders:
-    """Decodes chunks of claimed files, and publishes chunks of predictions, in processes of their own.
+    """Decodes chunks of claimed files, and writes files, in processes of their own.
 
     Args:
-        work, results: the folders that they read and write.
+        work: the folder that they read.
         settings: the limits and the number of processes.
 
     """
 
-    def __init__(self, work: Path, results: Path, settings: InboxSettings) -> None:
-        self._work, self._results, self._settings = work, results, settings
+    def __init__(self, work: Path, settings: InboxSettings) -> None:
+        self._work, self._settings = work, settings
         self._context = start_fork_server()
         self._open: dict[Future[Any], float] = {}  # tasks that have not ended, and when they were given
         self._progress = time.monotonic()  # when a task ended last
-        self._patience = STALLED_SECONDS + max(settings.decode_seconds + CHUNK_SECONDS, PUBLISH_SECONDS)
+        self._patience = STALLED_SECONDS + max(settings.decode_seconds + CHUNK_SECONDS, WRITE_SECONDS)
         self._pool: ProcessPool | None = None
         self.renew()
 
@@ -117,9 +117,9 @@ class Decoders:
         seconds = self._settings.decode_seconds + (CHUNK_SECONDS if len(drops) > 1 else 0)
         self._schedule(partial(decode_chunk, self._work, drops, *limits), seconds, done)
 
-    def publish(self, batch: Predictions, done: Callable[[Future[None]], None]) -> None:
-        """Publish a batch; `done` and errors are as in `decode`."""
-        self._schedule(partial(publish_predictions, self._results, batch), PUBLISH_SECONDS, done)
+    def write(self, task: Callable[[], None], done: Callable[[Future[None]], None]) -> None:
+        """Do a task that writes files; `done` and errors are as in `decode`."""
+        self._schedule(task, WRITE_SECONDS, done)
 
     def renew(self) -> ProcessPool:
         """See to it that the processes work; where they do not, start others and give up what they had.
@@ -181,7 +181,7 @@ def start_fork_server() -> ForkServerContext:
     It has the modules and no threads, so that a decoder is there, or replaced, in milliseconds.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["daemon.reading.workers"])
+    context.set_forkserver_preload(["daemon.reading.workers", "daemon.answering.publish"])
     forkserver.ensure_running()
     return context
 
@@ -262,7 +262,7 @@ def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded
 
     """
     whole = Decoded.nothing()
-    decoders = Decoders(folder, folder, limits)
+    decoders = Decoders(folder, limits)
     pending = deque([Drop(name, 0.0) for name in names[start : start + 256]] for start in range(0, len(names), 256))
     arrays = [whole.pixels]
     try:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.answering.publish import json_name
+from daemon.answering.naming import json_name
 from daemon.clock import timestamp
 from daemon.config import InboxSettings, Settings
 from daemon.files import append_line, file_sha256, printable, read_lines

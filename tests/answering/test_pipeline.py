@@ -43,7 +43,7 @@ class Line:
         self.metrics = Metrics()
         self.readiness = Readiness(self.metrics)
         self.readiness.report("start", None)
-        self.decoders = Decoders(folders.work, folders.results, settings.inbox)
+        self.decoders = Decoders(folders.work, settings.inbox)
         wake = partial(steps.put, lambda: None)
         self.inbox = Inbox(settings.folder("inbox"), folders.work, settings.inbox, self.metrics, wake=wake)
         sync_seconds = settings.inference.sync_seconds

@@ -9,12 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from daemon.answering.naming import json_name
 from daemon.answering.publish import (
-    Drop,
-    ImageFacts,
-    Predictions,
-    Rejection,
-    json_name,
     prediction_json,
     prepare,
     publish_predictions,
@@ -25,6 +21,7 @@ from daemon.answering.publish import (
     to_line,
 )
 from daemon.clock import timestamp
+from daemon.drops import Drop, ImageFacts, Predictions, Rejection
 from tests.conftest import files_below
 
 SEVEN = [0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.991, 0.001, 0.001]

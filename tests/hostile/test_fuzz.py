@@ -16,8 +16,8 @@ import pytest
 from pebble import ProcessExpired
 from PIL import Image
 
-from daemon.answering.publish import Drop
 from daemon.config import InboxSettings
+from daemon.drops import Drop
 from daemon.reading.workers import Decoded, Decoders, DecodersLost
 from tests.faults.harness import FULL, chances, png, resident_mb
 from tests.hostile.files import animated, digit, encode, float_tiff, many_scans, picture
@@ -85,7 +85,7 @@ def spoil(data: bytes, chance: Random) -> bytes:
 def test_mutated_images_end_as_images_or_reasons(place: Path) -> None:
     """Every mutated image is decoded or refused with a reason; at worst its own decoder dies, and no other image's."""
     settings = InboxSettings(decode_seconds=5.0)
-    decoders = Decoders(place, place, settings)
+    decoders = Decoders(place, settings)
     chance, material = chances(SEED), seeds()
     ends: Counter[str] = Counter()
     keep = os.environ.get("FAULTS_KEEP")  # a folder for those that a process died on

@@ -1,4 +1,4 @@
-"""What the model's logits mean, and when a person is asked."""
+"""What the model's logits mean."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.config import InferenceSettings
-from daemon.models.calibration import Calibration, calibrate, energy, review_reason, softmax
-
-LIMITS = InferenceSettings(review_below=0.6, not_a_digit_above=1.5)
+from daemon.models.calibration import Calibration, calibrate, energy, softmax
 
 
 def made_up(count: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
@@ -55,20 +52,3 @@ def test_a_calibration_survives_its_manifest(tmp_path: Path) -> None:
     assert calibration == Calibration.beside(tmp_path / "v0001.h5")
     _, energies = Calibration.beside(tmp_path / "v0002.h5").apply(np.zeros((1, 10), np.float32))
     assert energies[0] <= 1
-
-
-@pytest.mark.parametrize(
-    ("confidence", "relative_energy", "doubt", "expected"),
-    [
-        (0.99, 0.2, None, None),
-        (0.59, 0.2, None, "low_confidence"),
-        (0.99, 1.6, None, "not_a_digit"),
-        (0.30, 1.6, None, "not_a_digit"),
-        (0.99, 0.2, "several_digits", "several_digits"),
-    ],
-)
-def test_the_reason_to_ask_a_person(
-    confidence: float, relative_energy: float, doubt: str | None, expected: str | None
-) -> None:
-    """Normalisation's doubt comes first, then strangeness, then low confidence."""
-    assert expected == review_reason(confidence, relative_energy, doubt, LIMITS)

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from pebble import ProcessExpired
 
-from daemon.answering.publish import Drop, ImageFacts, Predictions, prepare
+from daemon.answering.publish import prepare, publish_predictions
 from daemon.config import InboxSettings
+from daemon.drops import Drop, ImageFacts, Predictions
 from daemon.reading.workers import Decoded, Decoders, decode_chunk, decode_harmless
 from tests.conftest import DEADLINE, Digits, encode, files_below, wait_until
 from tests.hostile.files import many_scans
@@ -58,7 +60,7 @@ class Started:
         self.work, self.results = folder / "work", folder / "results"
         self.work.mkdir()
         prepare(self.results)
-        self.decoders = Decoders(self.work, self.results, InboxSettings(**limits))
+        self.decoders = Decoders(self.work, InboxSettings(**limits))
 
     def wait(self, start: Callable[[Callable[[Future[Any]], None]], None]) -> Future[Any]:
         """Start something and wait until it calls back."""
@@ -201,7 +203,8 @@ def test_a_process_publishes(start: Callable[..., Started]) -> None:
     facts = [ImageFacts(f"{number:064}", "PNG", 28, 28) for number in range(20)]
     rows = np.full((20, 10), 0.1, np.float32)
     batch = Predictions(drops, facts, rows, [None] * 20, "v0001", "m", 1.0, 2.0)
-    assert started.wait(lambda done: started.decoders.publish(batch, done)).exception() is None
+    publish = partial(publish_predictions, started.results, batch)
+    assert started.wait(lambda done: started.decoders.write(publish, done)).exception() is None
     assert {f"{number}.png.json" for number in range(20)} == files_below(started.results)
 
 
@@ -211,4 +214,5 @@ def test_a_fault_while_publishing_is_an_oserror(start: Callable[..., Started], t
     started.results.rename(tmp_path / "gone")
     facts = ImageFacts("0" * 64, "PNG", 28, 28)
     batch = Predictions([Drop("a.png", 1.0)], [facts], np.full((1, 10), 0.1, np.float32), [None], "v0001", "m", 1.0, 2.0)
-    assert isinstance(started.wait(lambda done: started.decoders.publish(batch, done)).exception(), FileNotFoundError)
+    publish = partial(publish_predictions, started.results, batch)
+    assert isinstance(started.wait(lambda done: started.decoders.write(publish, done)).exception(), FileNotFoundError)
