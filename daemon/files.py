@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,25 @@ def file_sha256(path: Path) -> str:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that, even after a power cut, it is whole or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to, with the ending of `path`; at the end of the block it durably takes its place.
+
+    Readers, also after a power cut, see the old file or the whole new one. For folders that nobody else may write to.
+    """
+    temporary = path.with_name(f".{path.stem[:200]}.{os.getpid()}{path.suffix}")
+    temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        if not temporary.is_symlink():
+            _sync(temporary, os.O_RDONLY)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -82,7 +95,11 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -106,11 +123,8 @@ def sync_file_system(folder: Path) -> None:
 
 def replace_symlink(link: Path, target: str) -> None:
     """Make `link` a symlink to `target`, replacing an older one in one durable step."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
-    sync_folder(link.parent)
+    with replacing(link) as temporary:
+        temporary.symlink_to(target)
 
 
 def take_lock(path: Path) -> int | None:

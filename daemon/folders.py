@@ -1,0 +1,268 @@
+"""Folders held open, and what is below them: no component of a name is ever followed as a link.
+
+The daemon has more rights than those who drop, and they may swap a folder for a link at any moment. So a folder is opened
+once, by its configured path, and everything below it is named from there. Its descriptors, and those of its sub-folders,
+stay what they were opened as, whatever happens to their names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Self
+
+FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+MOST_HELD = 16  # sub-folders that stay open at once
+
+_OPENAT2 = 437  # its number on every architecture
+_RESOLVE = 0x08 | 0x04  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+_RENAME_NOREPLACE = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Folder:
+    """A folder held open. Names are paths below it, without "..". For one thread at a time.
+
+    Args:
+        path: of the folder itself; it alone may be, or lead through, links: they are the administrator's.
+        make: whether to make it where it is missing.
+
+    Raises:
+        OSError: it cannot be opened.
+
+    """
+
+    def __init__(self, path: str | os.PathLike[str], make: bool = False) -> None:
+        self.path, self._make = os.fspath(path), make
+        self.identity = (-1, -1)  # device and inode
+        self._top = -1
+        self._held: dict[str, int] = {}  # sub-folders; the one used last comes last
+        self.renew()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.forget()
+        if self._top >= 0:
+            os.close(self._top)
+            self._top, self.identity = -1, (-1, -1)
+
+    def renew(self) -> None:
+        """See to it that it is the folder that is now at its path; sub-folders are opened anew.
+
+        Raises:
+            OSError: there is none, or it cannot be opened. The next call tries again.
+
+        """
+        self.forget()
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            self.close()
+            if not self._make:
+                raise
+            os.makedirs(self.path, exist_ok=True)
+            status = os.stat(self.path)
+        if self.identity != (status.st_dev, status.st_ino):
+            self.close()
+            self._top = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            status = os.fstat(self._top)
+            self.identity = (status.st_dev, status.st_ino)
+
+    def forget(self) -> None:
+        """Close the sub-folders, so that they are looked up by name again."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+    def at(self, name: str) -> tuple[str, int]:
+        """The last component of a name, and a descriptor of the folder that holds it, as `dir_fd` takes it.
+
+        Raises:
+            NotADirectoryError: a component before the last is a link or a file.
+            OSError: it is missing, or cannot be entered.
+
+        """
+        parent, _, last = name.rpartition("/")
+        return last, self._hold(parent) if parent else self._top
+
+    def _hold(self, name: str) -> int:
+        descriptor = self._held.pop(name, -1)
+        if descriptor < 0:
+            if len(self._held) >= MOST_HELD:
+                os.close(self._held.pop(next(iter(self._held))))
+            descriptor = open_beneath(self._top, name, FOLDER)
+        self._held[name] = descriptor
+        return descriptor
+
+    def status(self, name: str) -> os.stat_result:
+        """What lstat(2) says."""
+        last, parent = self.at(name)
+        return os.stat(last, dir_fd=parent, follow_symlinks=False)
+
+    def owner(self, name: str) -> int:
+        """The user id that the folder which holds this name belongs to."""
+        return os.fstat(self.at(name)[1]).st_uid
+
+    def holds(self, name: str) -> bool:
+        """Whether anything has this name."""
+        try:
+            self.status(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def open(self, name: str, flags: int) -> int:
+        """A descriptor of what has this name, unless it is a link (ELOOP)."""
+        last, parent = self.at(name)
+        return os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
+
+    def unlink(self, name: str) -> None:
+        """Remove a name."""
+        last, parent = self.at(name)
+        os.unlink(last, dir_fd=parent)
+
+    def rmdir(self, name: str) -> None:
+        """Remove an empty sub-folder."""
+        self.forget()
+        last, parent = self.at(name)
+        os.rmdir(last, dir_fd=parent)
+
+    def make_parents(self, name: str) -> None:
+        """Make the sub-folders that a name needs."""
+        end = 0
+        while (end := name.find("/", end + 1)) > 0:
+            with suppress(FileExistsError):
+                last, parent = self.at(name[:end])
+                os.mkdir(last, dir_fd=parent)
+
+    def entries(self, name: str = "") -> Iterator[os.DirEntry[str]]:
+        """What a sub-folder holds; the folder itself where none is named. To be consumed at once.
+
+        Raises:
+            OSError: it cannot be listed, or is a link.
+
+        """
+        descriptor = open_beneath(self._top, name or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            with os.scandir(descriptor) as entries:
+                yield from entries
+        finally:
+            os.close(descriptor)
+
+
+def rename(source: Folder, name: str, target: Folder, new_name: str) -> None:
+    """Move a file between folders; whatever has the new name is replaced. Missing sub-folders are made.
+
+    Raises:
+        OSError: as of rename(2).
+
+    """
+    last, parent = source.at(name)
+    try:
+        new_last, new_parent = target.at(new_name)
+        os.rename(last, new_last, src_dir_fd=parent, dst_dir_fd=new_parent)
+    except FileNotFoundError:
+        if "/" not in new_name:
+            raise
+        target.forget()  # one of them may have been removed
+        target.make_parents(new_name)
+        last, parent = source.at(name)
+        new_last, new_parent = target.at(new_name)
+        os.rename(last, new_last, src_dir_fd=parent, dst_dir_fd=new_parent)
+
+
+def rename_to_free_name(source: Folder, name: str, target: Folder, new_name: str) -> bool:
+    """Move a file, unless the new name is taken, has no folder yet, or the file system cannot promise not to replace.
+
+    Returns:
+        Whether it was moved.
+
+    """
+    try:
+        last, parent = source.at(name)
+        new_last, new_parent = target.at(new_name)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if _libc.renameat2(parent, os.fsencode(last), new_parent, os.fsencode(new_last), _RENAME_NOREPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EEXIST, errno.EINVAL, errno.ENOSYS, errno.ENOENT, errno.ENOTDIR, errno.EXDEV):
+        return False
+    raise OSError(number, os.strerror(number), f"{target.path}/{new_name}")
+
+
+def try_renames(folder: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
+    """Move an empty file from one folder to another and back, for what stat(2) says does not suffice.
+
+    Two bind mounts of one file system have one `st_dev`, and yet rename(2) between them is EXDEV.
+
+    Raises:
+        OSError: files cannot be moved between them.
+
+    """
+    name = ".digitd-probe"
+    with Folder(folder) as here, Folder(other) as there:
+        os.close(here.open(name, os.O_WRONLY | os.O_CREAT))
+        try:
+            rename(here, name, there, name)
+            rename(there, name, here, name)
+        finally:
+            for place in (here, there):
+                with suppress(OSError):
+                    place.unlink(name)
+
+
+def open_beneath(folder: int, name: str, flags: int) -> int:
+    """Open what has a name below a folder, none of whose components may be a link or "..".
+
+    Args:
+        folder: its descriptor.
+        name: a path from there.
+        flags: as of open(2); O_NOFOLLOW and O_CLOEXEC among them.
+
+    Raises:
+        NotADirectoryError: a component is a link, or a file where a folder is needed.
+        OSError: as of open(2).
+
+    """
+    how = struct.pack("QQQ", flags, 0, _RESOLVE)  # struct open_how of openat2(2)
+    descriptor: int = _libc.syscall(_OPENAT2, folder, os.fsencode(name), how, len(how))
+    if descriptor >= 0:
+        return descriptor
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):  # an old kernel, a filter of system calls, a race
+        return _walk_beneath(folder, name, flags)
+    raise _no_folder(number, name)
+
+
+def _walk_beneath(folder: int, name: str, flags: int) -> int:
+    """What openat2(2) does, one component at a time."""
+    *parents, last = name.split("/")
+    if ".." in (*parents, last):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
+    here = os.dup(folder)
+    try:
+        for part in parents:
+            here, before = os.open(part, FOLDER, dir_fd=here), here
+            os.close(before)
+        return os.open(last, flags, dir_fd=here)
+    except OSError as error:
+        raise _no_folder(error.errno, name) from error
+    finally:
+        os.close(here)
+
+
+def _no_folder(number: int | None, name: str) -> OSError:
+    """To whoever names what is below it, a link is like a file: ENOTDIR, whichever call met it."""
+    number = errno.ENOTDIR if number == errno.ELOOP else number or errno.EIO
+    return OSError(number, os.strerror(number), name)
