@@ -167,7 +167,8 @@ def test_two_mounts_of_one_file_system_are_told(tmp_path: Path) -> None:
     """Their device is the same, and yet nothing can be moved between them."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    trial = "import os; from daemon.folders import try_renames as t; assert os.stat('a').st_dev == os.stat('b').st_dev; t('a', 'b')"
+    trial = "from pathlib import Path; from daemon.folders import try_renames\n"
+    trial += "assert Path('a').stat().st_dev == Path('b').stat().st_dev\ntry_renames('a', 'b')"
     mounted = f'mount --bind a a && mount --bind b b && exec "$0" -c "{trial}"'
     tried = subprocess.run(
         ["unshare", "-m", "sh", "-c", mounted, sys.executable],
