@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 ENVIRONMENT_PREFIX = "DIGITD_"
 ENVIRONMENT_CONFIG = "DIGITD_CONFIG"  # names the file itself; every other variable names a key
+LIVE = "live"  # marks what SIGHUP puts in force while images walk; all else needs a restart
+OPTIMIZERS = Literal[
+    "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "muon", "nadam", "rmsprop", "sgd"
+]
 
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -50,9 +54,9 @@ class Paths(Table):
 class InboxSettings(Table):
     """What is taken from the inbox, and within which limits it is decoded."""
 
-    rescan_seconds: Seconds = 5.0
-    grace_seconds: Annotated[float, Field(ge=0)] = 5.0
-    ignore: list[str] = [".*", "*.part", "*.partial", "*.crdownload", "*.filepart", "*.tmp", "*~"]
+    rescan_seconds: Annotated[Seconds, LIVE] = 5.0
+    grace_seconds: Annotated[float, Field(ge=0), LIVE] = 5.0
+    ignore: Annotated[list[str], LIVE] = [".*", "*.part", "*.partial", "*.crdownload", "*.filepart", "*.tmp", "*~"]
     max_bytes: PositiveInt = 64 * 2**20
     max_pixels: PositiveInt = 50_000_000
     decode_seconds: Seconds = 10.0
@@ -64,8 +68,8 @@ class InferenceSettings(Table):
     """How batches are predicted, and when an answer is sent to a person for review."""
 
     threads: PositiveInt = 1
-    review_below: Share = 0.6
-    not_a_digit_above: Annotated[float, Field(gt=0)] = 1.02
+    review_below: Annotated[Share, LIVE] = 0.6
+    not_a_digit_above: Annotated[float, Field(gt=0), LIVE] = 1.02
     sync_seconds: Seconds = 1.0
 
 
@@ -100,7 +104,7 @@ class TrainingSettings(Table):
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 128
-    optimizer: str = "adam"
+    optimizer: OPTIMIZERS = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
     warmup_share: Share = 0.1
     loss: Literal["categorical_crossentropy", "kl_divergence", "categorical_focal_crossentropy"] = "categorical_crossentropy"
@@ -155,10 +159,10 @@ class Settings(Table):
     paths: Paths = Paths()
     inbox: InboxSettings = InboxSettings()
     inference: InferenceSettings = InferenceSettings()
-    training: TrainingSettings
-    retrain: RetrainSettings = RetrainSettings()
-    gate: GateSettings = GateSettings()
-    retention: RetentionSettings = RetentionSettings()
+    training: Annotated[TrainingSettings, LIVE]
+    retrain: Annotated[RetrainSettings, LIVE] = RetrainSettings()
+    gate: Annotated[GateSettings, LIVE] = GateSettings()
+    retention: Annotated[RetentionSettings, LIVE] = RetentionSettings()
     http: HttpSettings = HttpSettings()
     _file: Path = PrivateAttr(default=Path("config.toml"))
 
@@ -184,6 +188,31 @@ class Settings(Table):
     def by_key(self) -> dict[str, Any]:
         """Every value under its dotted key, such as "inbox.rescan_seconds"."""
         return dict(_flatten("", self.model_dump()))
+
+    def changes_in_force(self, before: Settings, *tables: str) -> Iterator[str]:
+        """What a part that has just put these tables in force has to say: a sentence for each live key that changed."""
+        old = before.by_key()
+        for key, value in self.by_key().items():
+            if key.startswith(tables) and is_live(key) and value != old.get(key):
+                yield f"{key} is now {value!r}; it was {old.get(key)!r}"
+
+    def changes_that_wait(self, before: Settings) -> Iterator[str]:
+        """A sentence for each key that changed and needs a restart."""
+        old = before.by_key()
+        for key, value in self.by_key().items():
+            if not is_live(key) and value != old[key]:
+                yield f"{key} = {value!r} needs a restart; {old[key]!r} stays in force"
+
+
+def is_live(key: str) -> bool:
+    """Whether SIGHUP puts a key such as "inbox.ignore" in force."""
+    table: Any = Settings
+    for name in key.split("."):
+        field = table.model_fields[name]
+        if LIVE in field.metadata:
+            return True
+        table = field.annotation
+    return False
 
 
 def _flatten(prefix: str, tables: dict[str, Any]) -> Iterator[tuple[str, Any]]:

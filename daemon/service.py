@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType
 
 from daemon.answering.pipeline import Pipeline
 from daemon.answering.publish import prepare, remove_temporaries
@@ -20,36 +19,27 @@ from daemon.answering.retirement import Folders, Retirement
 from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, PRESENCE, ConfigError, Settings, load_settings
 from daemon.files import take_lock
 from daemon.intake.inbox import Inbox
+from daemon.loop import Loop
 from daemon.models.live import limit_threads
 from daemon.models.registry import Registry
 from daemon.models.swapping import Swapper
+from daemon.models.vetting import WALL_SECONDS
 from daemon.reading.workers import Decoders
-from daemon.systemd import notify
+from daemon.systemd import ask_for_time, notify
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.presence import announce, who_runs
 from daemon.telemetry.readiness import Readiness
 from daemon.training.corrections import CorrectionWatch
-from daemon.training.retraining import Retraining
+from daemon.training.retraining import Retraining, schedule
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 PASS_SECONDS = 0.25  # how long a pass of the pipeline waits for something to happen
-STALLED_SECONDS = 30.0  # a thread that made no pass for so long does not move
 FINISH_SECONDS = 3.0  # after SIGTERM, for what is claimed to get its result
-# What SIGHUP puts in force while images walk; [training] is read by each training anew. All else needs a restart.
-LIVE = (
-    "inbox.rescan_seconds",
-    "inbox.grace_seconds",
-    "inbox.ignore",
-    "inference.review_below",
-    "inference.not_a_digit_above",
-    "training.",
-    "retrain.",
-    "gate.",
-    "retention.",
-)
+STOP_SECONDS = 20.0  # after SIGTERM, for everything; less than the unit's TimeoutStopSec
+START_SECONDS = WALL_SECONDS + 120.0  # a foreign model may have to be vetted before any can be loaded
 
 
 class StartError(Exception):
@@ -66,29 +56,27 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._reload = threading.Event()
-        self._in_force = settings.by_key()
         self._reloads: list[Callable[[Settings], None]] = []  # what each part does with settings that change live
         self._failed = False
-        self._beats: list[Callable[[], float]] = []  # when each thread made its last pass
+        self._loops: list[Loop] = []
 
     def run(self) -> int:
-        """Start, wait for SIGTERM or SIGINT, stop. SIGHUP reads the configuration again.
+        """Start, wait for SIGTERM or SIGINT, stop. SIGHUP reads the configuration again; a second SIGTERM ends it at once.
 
         Returns:
-            The exit code: 0, or 1 where a thread died.
+            The exit code: 0, or 1 where a thread died. A stop that takes longer than STOP_SECONDS does not return.
 
         Raises:
+            ConfigError: the configuration cannot be used.
             StartError: another daemon has this root, or the folders or the address cannot be used.
             RegistryError, ModelError: there is no usable model.
 
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        signal.signal(signal.SIGHUP, self._on_hangup)
-        on_terminal = os.isatty(0)
         threading.excepthook = self._on_thread_death
+        on_terminal = os.isatty(0)
         with ExitStack() as stack:
             try:
                 self._start(stack)
@@ -136,7 +124,9 @@ class Service:
         stack.callback(decoders.close)
         limit_threads(settings.inference.threads)
         registry = Registry(settings.folder("models"))
+        ask_for_time(START_SECONDS)
         swapper = Swapper(settings, registry, metrics)
+        self._heed_signals()  # until here nothing is claimed, and their default is an end at once
 
         steps: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         inbox = Inbox(settings.folder("inbox"), folders.work, settings.inbox, metrics, wake=lambda: steps.put(_nothing))
@@ -155,17 +145,16 @@ class Service:
             steps,
         )
         self._reloads.append(lambda new: steps.put(partial(pipeline.apply, new)))
-        stack.enter_context(_Loop("retire", lambda: retirement.run_once(PASS_SECONDS)))
-        stack.enter_context(_Loop("predict", lambda: pipeline.predict_once(PASS_SECONDS)))
+        self._loop(stack, "retire", lambda: retirement.run_once(PASS_SECONDS))
+        self._loop(stack, "predict", lambda: pipeline.predict_once(PASS_SECONDS))
         stack.callback(_finish, pipeline)
-        stack.enter_context(_Loop("pipeline", lambda: pipeline.run_once(PASS_SECONDS)))
-        self._beats += [lambda: retirement.last_pass, lambda: pipeline.last_pass, lambda: pipeline.last_prediction]
-        stack.enter_context(_Loop("models", swapper.run_once, rest=HEARTBEAT_SECONDS))
+        self._loop(stack, "pipeline", lambda: pipeline.run_once(PASS_SECONDS))
+        self._loop(stack, "models", swapper.run_once, rest=HEARTBEAT_SECONDS)
         retraining = self._retraining(metrics, registry)
-        self._reloads.append(retraining.apply)
+        self._reloads += [swapper.apply, retraining.apply]
         stack.callback(retraining.close)
         retraining.start()
-        stack.enter_context(_Loop("retraining", retraining.run_once, rest=HEARTBEAT_SECONDS))
+        self._loop(stack, "retraining", retraining.run_once, rest=HEARTBEAT_SECONDS)
         readiness.report("start", None)
         notify("READY=1")
         log.info("watching %s; results appear in %s", settings.folder("inbox"), folders.results)
@@ -193,44 +182,52 @@ class Service:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             new = load_settings(self._settings.file)
+            schedule(new.retrain)
         except ConfigError as error:
             log.error("the configuration stays as it was: %s", error)
         else:
-            try:
-                for apply in self._reloads:
-                    apply(new)
-            except ConfigError as error:
-                log.error("not all of the configuration is in force: %s", error)
-            self._report_changes(new.by_key())
+            for apply in self._reloads:
+                apply(new)  # says itself what is now in force
+            for change in new.changes_that_wait(self._settings):
+                log.warning("%s", change)
+            log.info("read %s again", new.file)
         notify("READY=1")
-
-    def _report_changes(self, new: dict[str, Any]) -> None:
-        for key in sorted(self._in_force.keys() | new.keys()):
-            old, value = self._in_force.get(key), new.get(key)
-            if value == old:
-                continue
-            if key.startswith(LIVE):
-                log.info("%s is now %r; it was %r", key, value, old)
-                self._in_force[key] = value
-            else:
-                log.warning("%s = %r needs a restart; %r stays in force", key, value, old)
-        log.info("read %s again", self._settings.file)
 
     def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
         return thread
 
+    def _loop(self, stack: ExitStack, name: str, run_once: Callable[[], None], rest: float = 0.0) -> None:
+        self._loops.append(stack.enter_context(Loop(name, run_once, rest)))
+
     def _dead(self) -> list[str]:
         """Which threads do not move; empty when the daemon lives."""
         now = time.monotonic()
-        return [f"a thread made no pass for {now - beat():.0f} s" for beat in self._beats if now - beat() > STALLED_SECONDS]
+        return [text for loop in self._loops if (text := loop.stall(now))]
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _heed_signals(self) -> None:
+        self._thread("signals", self._follow_signals)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signals.put(number)  # an Event could be locked by whom the handler interrupts; a SimpleQueue is made for it
+
+    def _follow_signals(self) -> None:
+        """Do what signals ask for, and see to it that a stop comes to its end; in a thread of its own."""
+        while self._signals.get() == signal.SIGHUP:
+            self._reload.set()
         self._stop.set()
-
-    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
-        self._reload.set()
+        why = "it was told so again"
+        try:
+            while self._signals.get(timeout=STOP_SECONDS) == signal.SIGHUP:
+                pass
+        except queue.Empty:
+            why = f"stopping took more than {STOP_SECONDS:.0f} s"
+        held_up = ", ".join(loop.name for loop in self._loops if loop.is_alive()) or "none"
+        log.error("ends at once, %s; threads that still run: %s. The next start does what is left", why, held_up)
+        os._exit(1)
 
     def _on_thread_death(self, args: threading.ExceptHookArgs) -> None:
         log.critical(
@@ -239,36 +236,7 @@ class Service:
             exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback),
         )
         self._failed = True
-        self._stop.set()
-
-
-class _Loop:
-    """A thread that makes one pass after another until it is left."""
-
-    def __init__(self, name: str, run_once: Callable[[], None], rest: float = 0.0) -> None:
-        self._run_once, self._rest = run_once, rest
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._run_once()
-            except OSError as error:
-                if not self._rest:
-                    raise
-                log.error("%s: %s; trying again", self._thread.name, error)  # such as a full disk: never its end
-            if self._rest:
-                self._stop.wait(self._rest)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._signals.put(signal.SIGTERM)
 
 
 def _finish(pipeline: Pipeline) -> None:

@@ -1,14 +1,17 @@
 """SIGHUP: the configuration is read again while the daemon works."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from daemon.config import is_live, load_settings
 from tests.conftest import Daemon, Digits, make_root, wait_until
 
 
@@ -62,6 +65,58 @@ def test_names_that_are_no_longer_ignored_are_taken(daemon: Daemon, digits: Digi
 def test_what_cannot_change_live_is_named(daemon: Daemon) -> None:
     """Another number of decoder processes is not taken up, and the log says what to do."""
     assert "inbox.workers = 3 needs a restart; 2 stays in force" in change(daemon, "workers = 2", "workers = 3")
+
+
+def test_every_live_key_is_taken_up_by_the_part_that_it_is_for(root: Path, start_daemon: Callable[..., Daemon]) -> None:
+    """Each key that is marked live is told, once, as being in force; none of them is said to need a restart."""
+    daemon = start_daemon().wait_ready()
+    before = load_settings(root / "config.toml").by_key()
+    live = {key: changed(key, value) for key, value in before.items() if is_live(key)}
+    tables: dict[str, dict[str, object]] = {}
+    for key, value in (before | live).items():
+        table, _, name = key.rpartition(".")
+        tables.setdefault(table, {})[name] = value
+    layers = tables["training"].pop("layers")
+    text = "".join(
+        f"[{table}]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in keys.items())
+        for table, keys in tables.items()
+    ) + "".join(
+        "[[training.layers]]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in layer.items())
+        for layer in layers
+    )
+    (root / "config.toml").write_text(text.replace("port = 9787", "port = 0"))
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "config.toml again" in daemon.log, "an answer to SIGHUP")
+    wait_until(lambda: "inference.review_below is now" in daemon.log, "the pipeline's next pass")
+    assert dict.fromkeys(live, 1) == {
+        key: daemon.log.count(f" {key} is now {value!r}; it was") for key, value in live.items()
+    }
+    assert "needs a restart" not in daemon.log
+
+
+def changed(key: str, value: Any) -> Any:
+    """Another value that is allowed too."""
+    others = {
+        "inbox.ignore": ["*.part"],
+        "training.dataset": "keras:mnist",
+        "training.loss": "kl_divergence",
+        "training.optimizer": "sgd",
+        "training.layers": [{"layer": "Flatten"}, {"layer": "Dense", "units": 10, "activation": "softmax"}],
+        "retrain.cron": "",
+        "retrain.interval_hours": 24.0,
+    }
+    if key in others:
+        return others[key]
+    return value + 1 if isinstance(value, int) else value * 0.9
+
+
+def test_a_wrong_schedule_changes_nothing(daemon: Daemon) -> None:
+    """A cron that is none is refused as a whole: nothing else of that configuration is said to be in force, or is."""
+    said = change(daemon, 'cron = "0 3 * * *"', 'cron = "0 25 * * *"')
+    assert "the configuration stays as it was: [retrain] cron: expected" in said
+    assert "is now" not in said
+    assert daemon.get("/readyz")[0] == 200
+    change(daemon, 'cron = "0 25 * * *"', 'cron = "0 3 * * *"')
 
 
 def test_a_wrong_configuration_changes_nothing(daemon: Daemon) -> None:

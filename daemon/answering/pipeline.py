@@ -70,19 +70,20 @@ class Pipeline:
     ) -> None:
         self._inbox, self._decoders, self._model, self._retirement = inbox, decoders, model, retirement
         self._folders, self._readiness, self._metrics = folders, readiness, metrics
-        self._limits, self._grace_seconds = settings.inference, settings.inbox.grace_seconds
+        self._settings = settings
         self._steps = steps
         self._in_flight = 0  # images that are claimed and not published
         self._again: deque[tuple[float, Callable[[], None]]] = deque()  # (when, what) to try once more
         self._unreadable: set[str] = set()  # names in work/ that the machine could not read
         self._paused_until = 0.0
         self._to_predict: queue.SimpleQueue[tuple[Decoded, float]] = queue.SimpleQueue()
-        self.last_pass = self.last_prediction = time.monotonic()
 
     def apply(self, settings: Settings) -> None:
         """Put in force what may change while images walk; a step, so that it comes between batches."""
-        self._limits, self._grace_seconds = settings.inference, settings.inbox.grace_seconds
         self._inbox.apply(settings.inbox)
+        for change in settings.changes_in_force(self._settings, "inbox", "inference"):
+            log.info("%s", change)
+        self._settings = settings
 
     @property
     def idle(self) -> bool:
@@ -91,7 +92,7 @@ class Pipeline:
 
     def run_once(self, longest: float, claim: bool = True) -> None:
         """Claim a chunk, then take the steps that are there, or wait for one for at most `longest` seconds."""
-        self.last_pass = now = time.monotonic()
+        now = time.monotonic()
         while self._again and self._again[0][0] <= now:
             self._again.popleft()[1]()
         self._renew_decoders()
@@ -113,7 +114,6 @@ class Pipeline:
 
     def predict_once(self, longest: float) -> None:
         """Predict one large batch, or wait for one for at most `longest` seconds; in a thread of its own."""
-        self.last_prediction = time.monotonic()
         try:
             decoded, claimed = self._to_predict.get(timeout=longest)
         except queue.Empty:
@@ -238,7 +238,7 @@ class Pipeline:
         probabilities, energies = model.predict(decoded.pixels)
         seconds = time.monotonic() - started
         reasons = [
-            review_reason(confidence, energy, image.doubt, self._limits)
+            review_reason(confidence, energy, image.doubt, self._settings.inference)
             for confidence, energy, image in zip(
                 probabilities.max(axis=1).tolist(), energies.tolist(), decoded.images, strict=True
             )
@@ -358,4 +358,4 @@ class Pipeline:
             age = time.time() - os.lstat(f"{self._folders.work}/{drop.name}").st_mtime
         except FileNotFoundError:
             return False
-        return 0 <= age < self._grace_seconds
+        return 0 <= age < self._settings.inbox.grace_seconds

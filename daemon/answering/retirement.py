@@ -57,7 +57,6 @@ class Retirement:
         self._group: list[Answered] = []
         self._immovable: set[str] = set()
         self._due = float("inf")
-        self.last_pass = time.monotonic()
 
     def put(self, answered: list[Answered]) -> None:
         """Hand published drops over; any thread may call this."""
@@ -65,7 +64,7 @@ class Retirement:
 
     def run_once(self, longest: float) -> None:
         """Collect for at most `longest` seconds; retire the group when it is due."""
-        self.last_pass = now = time.monotonic()
+        now = time.monotonic()
         try:
             answered = self._queue.get(timeout=max(0.0, min(longest, self._due - now)))
             if not self._group:

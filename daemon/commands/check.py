@@ -9,6 +9,7 @@ from pathlib import Path
 
 from daemon.config import FOLDERS, ONE_FILE_SYSTEM, ConfigError, Settings
 from daemon.models.registry import Registry, RegistryError
+from daemon.training.retraining import schedule
 
 LOW_DISK_BYTES = 500 * 2**20
 INOTIFY = Path("/proc/sys/fs/inotify")
@@ -38,9 +39,17 @@ def print_check(settings: Settings) -> int:
 
 def find_problems(settings: Settings) -> Iterator[str]:
     """What would keep the daemon from working well, one sentence each."""
+    yield from _schedule_problems(settings)
     yield from _folder_problems(settings)
     yield from _limit_problems(settings)
     yield from _model_problems(settings)
+
+
+def _schedule_problems(settings: Settings) -> Iterator[str]:
+    try:
+        schedule(settings.retrain)
+    except ConfigError as error:
+        yield str(error)
 
 
 def _folder_problems(settings: Settings) -> Iterator[str]:

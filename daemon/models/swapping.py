@@ -65,6 +65,10 @@ class Swapper:
         self._metrics.swaps.labels("rolled_back" if back else "swapped").inc()
         self._show(version, "went back" if back else "swapped")
 
+    def apply(self, settings: Settings) -> None:
+        """Put a changed configuration in force, for the next foreign model."""
+        self._settings = settings
+
     def _adopt_foreign(self) -> None:
         """Where somebody put a model of their own in the place of current.h5, make a version of it if it passes."""
         path = self._registry.folder / CURRENT

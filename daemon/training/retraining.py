@@ -271,6 +271,8 @@ class Retraining:
             if self._scheduler.get_job(SCHEDULED):
                 self._scheduler.remove_job(SCHEDULED)
             self._add_scheduled()
+        for change in settings.changes_in_force(self._settings, "training", "retrain", "gate", "retention"):
+            log.info("%s", change)
         self._settings = self._trainer.settings = settings
 
     def close(self) -> None:
