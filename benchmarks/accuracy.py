@@ -8,7 +8,6 @@ the most confidence, and how many digits go to review. For what is no digit: how
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable
@@ -22,7 +21,8 @@ from PIL import Image
 from benchmarks import devset
 from daemon.answering.review import review_reason
 from daemon.config import Settings, load_settings
-from daemon.models.live import LiveModel, ModelIdentity
+from daemon.models.live import LiveModel, load
+from daemon.models.registry import Registry
 from daemon.reading.decode import InvalidImage, load_content
 
 WORST = 120  # images on the contact sheet
@@ -69,7 +69,7 @@ def read(cases: Iterable[devset.Case], model: LiveModel, settings: Settings) -> 
             pixels[index] = image.pixels
             doubts.append(image.doubt)
     microseconds = (time.process_time() - started) / max(1, len(cases)) * 1e6
-    probabilities, energies = model.predict(pixels)
+    probabilities, energies, _ = model.predict(pixels)
     confidence = np.where(rejected, 0, probabilities.max(axis=1))
     held = [
         review_reason(float(c), float(e), d, settings.inference) is not None
@@ -123,9 +123,7 @@ def main() -> int:
     chosen = parser.parse_args()
     settings = load_settings(chosen.config)
     path = chosen.model.resolve() if chosen.model.exists() else Path("models/v0001.h5")
-    manifest = json.loads(path.with_suffix(".json").read_text())
-    identity = ModelIdentity(manifest["version"], manifest["sha256"])
-    model = LiveModel(path, identity)
+    model = load(Registry(path.parent).version(path.stem))
     mnist = devset.Mnist()
     if packages := devset.missing():
         print(f"not installed: apt-get install {' '.join(packages)}")

@@ -352,13 +352,15 @@ class Peak(threading.Thread):
 def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     """In one process on one core: the same decoding and model without files, and the same renames without a model."""
     from daemon.models.backend import keras
-    from daemon.models.live import LiveModel, ModelIdentity, as_input, limit_threads
+    from daemon.models.live import limit_threads, load
+    from daemon.models.network import as_input
+    from daemon.models.registry import Registry
     from daemon.reading.decode import InvalidImage, decode, normalise_all
 
     limit_threads(1)
     path = REPOSITORY / "models" / "v0001.h5"
     began = time.process_time()
-    model = LiveModel(path, ModelIdentity("v0001", ""))
+    model = load(Registry(REPOSITORY / "models").version("v0001"))
     loaded = time.process_time() - began
     contents = [path.read_bytes() for path in files.iterdir()][:768]
     decoded, predicted = [], []

@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace) -> int:
 
     start_fork_server()  # it gets ready while TensorFlow is imported here
 
-    from daemon.models.live import ModelError
+    from daemon.models.network import ModelError
     from daemon.models.registry import RegistryError
     from daemon.service import Service, StartError
 

@@ -15,6 +15,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+_PACKAGE = Path(__file__).parent
+# What digitd ships: installed, it is in the package; in a checkout, beside it.
+SHARE = _PACKAGE / "share" if (_PACKAGE / "share").is_dir() else _PACKAGE.parent
+
 ENVIRONMENT_PREFIX = "DIGITD_"
 ENVIRONMENT_CONFIG = "DIGITD_CONFIG"  # names the file itself; every other variable names a key
 LIVE = "live"  # marks what SIGHUP puts in force while images walk; all else needs a restart

@@ -23,7 +23,6 @@ from daemon.loop import Loop
 from daemon.models.live import limit_threads
 from daemon.models.registry import Registry
 from daemon.models.swapping import Swapper
-from daemon.models.vetting import WALL_SECONDS
 from daemon.reading.workers import Decoders
 from daemon.systemd import ask_for_time, notify
 from daemon.telemetry.http import HttpServer
@@ -32,14 +31,15 @@ from daemon.telemetry.presence import announce, who_runs
 from daemon.telemetry.readiness import Readiness
 from daemon.training.corrections import CorrectionWatch
 from daemon.training.retraining import Retraining, schedule
+from daemon.training.vetting import Vetting
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 PASS_SECONDS = 0.25  # how long a pass of the pipeline waits for something to happen
+VETTING_SECONDS = 30.0  # that systemd is asked to wait, again and again while a model is vetted before there is one
 FINISH_SECONDS = 3.0  # after SIGTERM, for what is claimed to get its result
 STOP_SECONDS = 20.0  # after SIGTERM, for everything; less than the unit's TimeoutStopSec
-START_SECONDS = WALL_SECONDS + 120.0  # a foreign model may have to be vetted before any can be loaded
 
 
 class StartError(Exception):
@@ -124,8 +124,7 @@ class Service:
         stack.callback(decoders.close)
         limit_threads(settings.inference.threads)
         registry = Registry(settings.folder("models"))
-        ask_for_time(START_SECONDS)
-        swapper = Swapper(settings, registry, metrics)
+        swapper = Swapper(registry, Vetting(settings.file, self._stop, partial(ask_for_time, VETTING_SECONDS)), metrics)
         self._heed_signals()  # until here nothing is claimed, and their default is an end at once
 
         steps: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -150,8 +149,9 @@ class Service:
         stack.callback(_finish, pipeline)
         self._loop(stack, "pipeline", lambda: pipeline.run_once(PASS_SECONDS))
         self._loop(stack, "models", swapper.run_once, rest=HEARTBEAT_SECONDS)
+        stack.callback(self._stop.set)  # which a vetting heeds
         retraining = self._retraining(metrics, registry)
-        self._reloads += [swapper.apply, retraining.apply]
+        self._reloads.append(retraining.apply)
         stack.callback(retraining.close)
         retraining.start()
         self._loop(stack, "retraining", retraining.run_once, rest=HEARTBEAT_SECONDS)

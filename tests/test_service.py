@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.models.live import LiveModel, ModelIdentity
+from daemon.models.live import load
+from daemon.models.registry import Registry
 from tests.conftest import LONG_AGO, REPOSITORY, Daemon, Digits, encode, files_below, wait_until
 
 RESULT_KEYS = {
@@ -342,7 +343,7 @@ def test_accuracy_equals_the_models_own_and_no_reader_sees_half_a_result(daemon:
     stop.set()
     reader.join()
     assert [] == halves
-    model = LiveModel(REPOSITORY / "models" / "v0001.h5", ModelIdentity("v0001", ""))
+    model = load(Registry(REPOSITORY / "models").version("v0001"))
     expected = model.predict(digits.images[:300])[0].argmax(axis=1).tolist()
     assert expected == answers
     assert np.mean(np.array(answers) == digits.labels[:300]) >= 0.99

@@ -235,7 +235,7 @@ class Pipeline:
         """The predictions, what they were made of, (n, 28, 28) uint8, and how many seconds the model took."""
         model = self._model()
         started = time.monotonic()
-        probabilities, energies = model.predict(decoded.pixels)
+        probabilities, energies, identity = model.predict(decoded.pixels)
         seconds = time.monotonic() - started
         reasons = [
             review_reason(confidence, energy, image.doubt, self._settings.inference)
@@ -248,8 +248,8 @@ class Pipeline:
             decoded.images,
             probabilities,
             reasons,
-            model.identity.version,
-            model.identity.sha256,
+            identity.version,
+            identity.sha256,
             claimed,
             time.time(),
         )

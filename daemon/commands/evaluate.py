@@ -21,7 +21,7 @@ def print_evaluation(settings: Settings, name: str | None) -> int:
         0, or 1 where there is no such usable version.
 
     """
-    from daemon.models.live import ModelError, read_model
+    from daemon.models.network import ModelError, read_model
     from daemon.training.evaluation import evaluate
 
     registry = Registry(settings.folder("models"))

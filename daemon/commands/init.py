@@ -6,9 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from daemon.config import FOLDERS, load_settings
+from daemon.config import FOLDERS, SHARE, load_settings
 
-PACKAGE = Path(__file__).parent.parent
 SHARED = ("config.toml", "models/v0001.h5", "models/v0001.json", "datasets/mnist.npz", "datasets/NOTICE")
 
 
@@ -19,8 +18,6 @@ def lay_out(folder: Path) -> int:
         0, or 1 where the folder cannot be written.
 
     """
-    # Installed, they are in the package; in a checkout, beside it.
-    source = PACKAGE / "share" if (PACKAGE / "share").is_dir() else PACKAGE.parent
     try:
         for name in SHARED:
             target = folder / name
@@ -28,7 +25,7 @@ def lay_out(folder: Path) -> int:
             if target.exists():
                 print(f"kept    {target}")
             else:
-                shutil.copyfile(source / name, target)
+                shutil.copyfile(SHARE / name, target)
                 print(f"made    {target}")
         settings = load_settings(folder / "config.toml")
         for name in FOLDERS:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from daemon.config import Settings
+from daemon.models.adoption import NOT_MADE_HERE, VettingStopped, adopt
 from daemon.models.registry import VERSION, Registry, RegistryError, TrainingUnderWay
-from daemon.models.vetting import adopt
+from daemon.training.gate import INSUFFICIENT, PROMOTED, REFUSED
+from daemon.training.vetting import Vetting
 
-VERDICTS = ("promoted", "refused", "insufficient_evidence")
+VERDICTS = (PROMOTED, REFUSED, INSUFFICIENT)
 
 
 def print_models(settings: Settings) -> int:
@@ -22,7 +25,7 @@ def print_models(settings: Settings) -> int:
 
     """
     registry = Registry(settings.folder("models"))
-    verdicts = {line["version"]: line for line in registry.ledger() if line.get("event") in VERDICTS}
+    verdicts = {line["version"]: line for line in registry.ledger.lines() if line.get("event") in VERDICTS}
     current, previous = registry.current_name(), registry.previous_name()
     print(f"{'version':<9} {'made':<17} {'hold-out':>8}  {'corrections':>11}  {'verdict':<21}  learnt")
     for name in registry.names():
@@ -31,15 +34,14 @@ def print_models(settings: Settings) -> int:
         except RegistryError as error:
             print(f"{name:<9} {error}")
             continue
-        training, corrections = manifest.get("training", {}), manifest.get("corrections", {})
-        accuracy = corrections.get("accuracy")
-        corrected = "-" if accuracy is None else f"{accuracy:.1%} of {corrections['gate']}"
-        learnt = training.get("origin", "")
-        if corrections.get("training"):
-            learnt += f", {corrections['training']} corrections"
+        corrections = manifest.corrections
+        corrected = "-" if corrections.accuracy is None else f"{corrections.accuracy:.1%} of {corrections.gate}"
+        learnt = manifest.training.origin
+        if corrections.training:
+            learnt += f", {corrections.training} corrections"
         place = " (current)" if name == current else " (previous)" if name == previous else ""
         print(
-            f"{name:<9} {manifest['created_at'][:16].replace('T', ' ')}  {manifest['holdout']['accuracy']:8.2%}  "
+            f"{name:<9} {manifest.created_at[:16].replace('T', ' ')}  {manifest.holdout.accuracy:8.2%}  "
             f"{corrected:>11}  "
             f"{verdicts.get(name, {}).get('event', '-'):<21}  {learnt}{place}"
         )
@@ -58,7 +60,7 @@ def print_live_at(settings: Settings, text: str) -> int:
     except ValueError:
         print(f'--live-at: expected a time such as "2026-11-23 14:03". Received: {text!r}.', file=sys.stderr)
         return 2
-    name = Registry(settings.folder("models")).live_at(moment)
+    name = Registry(settings.folder("models")).ledger.live_at(moment)
     print(name or f"none was live at {text}")
     return 0 if name else 1
 
@@ -71,19 +73,25 @@ def promote(settings: Settings, model: str) -> int:
 
     """
     registry = Registry(settings.folder("models"))
+    vet = Vetting(settings.file, threading.Event())
     try:
         if VERSION.fullmatch(model):
-            name = registry.version(model).name
+            version = registry.version(model)
+            if not registry.is_proven(version):
+                vet(version.path, version.path)
+                registry.ledger.record("vetted", model, NOT_MADE_HERE, sha256=version.manifest.sha256)
+            name = model
         elif Path(model).is_file():
-            name = adopt(registry, settings, Path(model))
+            name = adopt(registry, vet, Path(model))
         else:
             known = ", ".join(registry.names())
             raise RegistryError(f"Expected a version ({known}) or an .h5 file. Received: {model!r}.")
-    except (RegistryError, TrainingUnderWay, OSError) as error:
+    except (RegistryError, TrainingUnderWay, VettingStopped, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    verdict: dict[str, Any] = next((line for line in reversed(list(registry.ledger())) if line.get("version") == name), {})
-    forced = verdict.get("event") in ("refused", "insufficient_evidence")
+    verdicts = [line for line in registry.ledger.lines() if line.get("version") == name and line.get("event") in VERDICTS]
+    verdict: dict[str, Any] = verdicts[-1] if verdicts else {}
+    forced = verdict.get("event", PROMOTED) != PROMOTED
     before = registry.current_name()
     registry.make_current(name, f"forced by hand: the gate had said {verdict['event']}" if forced else "promoted by hand")
     print(f"{before} -> {name}{', although the gate had said: ' + verdict['reason'] if forced else ''}")

@@ -22,12 +22,11 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
         0, or 1 where a file got no prediction or there is no model.
 
     """
-    from daemon.models.live import LiveModel, ModelError, ModelIdentity
+    from daemon.models.live import load
+    from daemon.models.network import ModelError
 
     try:
-        version = Registry(settings.folder("models")).current()
-        identity = ModelIdentity(version.name, version.sha256)
-        model = LiveModel(version.path, identity)
+        model = load(Registry(settings.folder("models")).current())
     except (RegistryError, ModelError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -47,11 +46,10 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
             else:
                 print(f"{name}: {error.reason}: {error.detail} {error.hint}", file=sys.stderr)
             continue
-        probabilities, energies = model.predict(image.pixels[None])
+        probabilities, energies, identity = model.predict(image.pixels[None])
         confidence = float(probabilities.max())
         reason = review_reason(confidence, float(energies[0]), image.doubt, settings.inference)
         facts = ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt)
-        identity = model.identity
         batch = Predictions(
             [drop], [facts], probabilities, [reason], identity.version, identity.sha256, drop.received, time.time()
         )

@@ -7,11 +7,11 @@ to it. Its scale differs from model to model, so it is given relative to the dig
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 STRANGE_QUANTILE = 0.995  # of the validation digits' energies; the energy of 1.0
 TEMPERATURES = np.geomspace(0.25, 4, 161)  # that are tried, 1.7 % apart
@@ -28,22 +28,9 @@ class Calibration:
 
     """
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0
     energy_median: float = 0.0
     energy_limit: float = float("inf")
-
-    @classmethod
-    def beside(cls, path: Path) -> Calibration:
-        """The calibration in the manifest beside an .h5; that of a model without one calls nothing strange."""
-        try:
-            values = json.loads(path.with_suffix(".json").read_bytes()).get("calibration")
-        except (OSError, ValueError, AttributeError):
-            return cls()
-        return cls(**values) if isinstance(values, dict) else cls()
-
-    def as_dict(self) -> dict[str, float]:
-        """For the manifest."""
-        return {name: round(value, 6) for name, value in asdict(self).items()}
 
     def apply(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Give the calibrated probabilities (n, 10) and the relative energies (n,), float32.
@@ -83,7 +70,7 @@ def calibrate(logits: np.ndarray, digits: np.ndarray) -> Calibration:
     losses = [-np.log(np.maximum(softmax(logits, t)[of_truth], 1e-12)).mean() for t in TEMPERATURES]
     energies = energy(logits)
     return Calibration(
-        float(TEMPERATURES[int(np.argmin(losses))]),
-        float(np.median(energies)),
-        float(np.quantile(energies, STRANGE_QUANTILE)),
+        round(float(TEMPERATURES[int(np.argmin(losses))]), 6),
+        round(float(np.median(energies)), 6),
+        round(float(np.quantile(energies, STRANGE_QUANTILE)), 6),
     )

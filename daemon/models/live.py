@@ -1,206 +1,180 @@
-"""The Keras model: building it from the configuration, and the one that is live.
-
-Importing this module imports TensorFlow (2 s, 560 MB), so nothing that needs no model may import it at its top.
-"""
+"""The model that is live: loaded, folded, traced, compared with what was saved; and the one that was live before it."""
 
 from __future__ import annotations
 
 import gc
-import json
+import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import h5py
 import numpy as np
 
-from daemon.config import ConfigError, Layer
-from daemon.models.backend import keras, tf
-from daemon.models.calibration import Calibration
+from daemon.models import CLASSES
+from daemon.models.backend import tf
+from daemon.models.calibration import Calibration, softmax
+from daemon.models.canary import canary_digits
 from daemon.models.folding import fold, refold
+from daemon.models.network import (
+    IMAGE_SHAPE,
+    ModelError,
+    answer,
+    as_input,
+    check_finite,
+    give_logits,
+    read_architecture,
+    read_model,
+)
+from daemon.models.version import ModelIdentity, Version
 
-IMAGE_SHAPE = (28, 28, 1)
-CLASSES = 10
+log = logging.getLogger(__name__)
+
 LARGEST = 256  # images that are predicted together; more are predicted in parts
+TOLERANCE = 1e-3  # of a probability, or relative of a logit: folding changes the order of float32 sums, no more
 
 
-class ModelError(Exception):
-    """A model file cannot be used; the message says what was expected and what was received."""
+class Answers(NamedTuple):
+    """What a model says to n images.
 
-
-def build_model(layers: Sequence[Layer]) -> keras.Sequential:
-    """Build the network that `[[training.layers]]` describes.
-
-    Args:
-        layers: class names of keras.layers with their constructor arguments, first to last.
-
-    Returns:
-        An uncompiled Sequential from (n, 28, 28, 1) float32 in 0..1 to (n, 10) probabilities.
-
-    Raises:
-        ConfigError: Keras knows no such layer, refuses its arguments, or the output is not (n, 10).
+    Attributes:
+        probabilities: (n, 10) float32, calibrated, each row summing to 1.
+        energies: (n,) float32: 0 for the median validation digit, 1 for an image stranger than all but 0.5 % of them, more
+            for what is no digit.
+        identity: whose answers they are.
 
     """
-    model = keras.Sequential([keras.Input(IMAGE_SHAPE)])
-    for number, spec in enumerate(layers, start=1):
-        kind = getattr(keras.layers, spec.layer, None)
-        if not (isinstance(kind, type) and issubclass(kind, keras.layers.Layer)):
-            raise ConfigError(
-                f"[[training.layers]] number {number}: layer: expected the name of a class in keras.layers, such as "
-                f'"Dense". Received: {spec.layer!r}.'
-            )
-        try:
-            model.add(kind(**spec.arguments))
-        except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"[[training.layers]] number {number} ({spec.layer}): expected arguments that Keras accepts. "
-                f"Received: {spec.arguments}. Keras says: {error}"
-            ) from error
-    if model.output_shape != (None, CLASSES):
-        raise ConfigError(
-            f"[[training.layers]]: expected an output of shape (n, {CLASSES}), one probability a digit. "
-            f"Received: {model.output_shape}. End with a Dense layer of {CLASSES} units and softmax."
-        )
-    return model
 
-
-def as_input(images: np.ndarray) -> np.ndarray:
-    """Turn (n, 28, 28) uint8 images into the network's input, (n, 28, 28, 1) float32 in 0..1."""
-    return np.multiply(images[..., None], np.float32(1 / 255), dtype=np.float32)
-
-
-def read_model(path: Path) -> keras.Model:
-    """Load an .h5 for inference, in Keras' safe mode, and check that it is a digit model.
-
-    Raises:
-        ModelError: it is no Keras model, has other shapes, or weights that are not finite.
-
-    """
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # h5py and Keras raise almost anything on a damaged file
-        raise ModelError(f"{path}: expected a Keras model in HDF5 form. Received: {error}") from error
-    if model.input_shape != (None, *IMAGE_SHAPE) or model.output_shape != (None, CLASSES):
-        raise ModelError(
-            f"{path}: expected a model from (None, 28, 28, 1) to (None, {CLASSES}). "
-            f"Received: {model.input_shape} to {model.output_shape}."
-        )
-    _check_finite(model, path)
-    return model
-
-
-def give_logits(model: keras.Model) -> bool:
-    """Make a model that was just loaded end before its softmax.
-
-    Returns:
-        Whether it could be done: the last layer is one with a softmax activation. Otherwise the model is as it was.
-
-    """
-    last = model.layers[-1]
-    if getattr(last, "activation", None) is not keras.activations.softmax:
-        return False
-    last.activation = keras.activations.linear
-    return True
-
-
-def limit_threads(threads: int) -> None:
-    """Say how many threads one TensorFlow operation may use; to be called before any model runs."""
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """What a result says about the model that gave it."""
-
-    version: str
-    sha256: str
+    probabilities: np.ndarray
+    energies: np.ndarray
+    identity: ModelIdentity
 
 
 class LiveModel:
     """A loaded model, traced once for batches of any size, so that no prediction ever waits for a trace.
 
     Args:
-        path: the .h5; what its logits mean is in the manifest beside it.
-        identity: the version and digest that results will name.
+        path: the .h5.
+        identity: the version and digest that its answers will name.
+        calibration: what its logits mean.
 
     Raises:
-        ModelError: the file is not a usable digit model.
+        ModelError: the file is not a usable digit model, or does not answer in a graph as it was saved.
 
     """
 
-    def __init__(self, path: Path, identity: ModelIdentity) -> None:
-        self.identity = identity
-        self._architecture = read_architecture(path)
-        self._saved = read_model(path)  # as it was saved: what weights are loaded into
-        model = fold(self._saved)  # what predicts
-        self._gives_logits = give_logits(model)
-        self._model = model
-        self._calibration = Calibration.beside(path)
+    def __init__(self, path: Path, identity: ModelIdentity, calibration: Calibration) -> None:
+        self._identity, self._calibration = identity, calibration
         self._in_use = threading.Lock()
-        # Keras' advice for few inputs, model(x), in a graph: a lone image waits 1.7 ms for it, 2.3 for predict_on_batch.
-        graph = tf.function(lambda batch: model(batch, training=False))
-        self._run = graph.get_concrete_function(tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32))
-        for size in (LARGEST, 1):
-            self.predict(np.zeros((size, *IMAGE_SHAPE[:2]), np.uint8))
+        self._saved = read_model(path)  # as it was saved: what weights are loaded into
+        self._architecture = read_architecture(path)
+        try:
+            self._prepare(path)
+        except ModelError:
+            raise
+        except Exception as error:  # TensorFlow and Keras raise almost anything for a network that fits no other batch
+            raise ModelError(f"{path}: expected a model that predicts any number of images. Received: {error}") from error
 
-    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give the calibrated probabilities of the ten digits, and how strange each image is.
+    def _prepare(self, path: Path) -> None:
+        """Fold and trace it, or only trace it where folding changes what it says."""
+        digits, _ = canary_digits()
+        expected = answer(self._saved, digits)
+        folded = fold(self._saved)
+        for model in (folded, self._saved) if folded else (self._saved,):
+            self._model = model
+            self._ends_in_softmax = give_logits(model)
+            # Keras' advice for few inputs, model(x), in a graph: a lone image waits 1.7 ms for it, 2.3 for predict_on_batch.
+            graph = tf.function(lambda batch, model=model: model(batch, training=False))
+            self._run = graph.get_concrete_function(tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32))
+            self._gives_probabilities = not self._ends_in_softmax and bool(((expected >= 0) & (expected <= 1)).all())
+            for size in (LARGEST, 1):
+                self.logits(np.zeros((size, *IMAGE_SHAPE[:2]), np.uint8))
+            if self._answers_like(expected):
+                return
+            log.warning("%s: folded, it answers differently; it predicts as it was saved", path)
+        raise ModelError(f"{path}: expected the answers that the model was saved with. Received: others, in a graph.")
 
-        Args:
-            images: (n, 28, 28) uint8, ink 255 on paper 0, as `images.load_image` makes them.
-
-        Returns:
-            (n, 10) float32, each row summing to 1, and (n,) float32 relative energies: 0 for the median validation digit,
-            1 for one stranger than all but 0.5 %, more for what is no digit.
-
-        """
+    def predict(self, images: np.ndarray) -> Answers:
+        """Say which digits they are: (n, 28, 28) uint8, ink 255 on paper 0, as `decode.load_image` makes them."""
         with self._in_use:
-            parts = [self._predict_batch(images[start : start + LARGEST]) for start in range(0, len(images), LARGEST)]
-        return self._calibration.apply(np.concatenate(parts) if parts else np.empty((0, CLASSES), np.float32))
+            logits, identity, calibration = self._logits(images), self._identity, self._calibration
+        return Answers(*calibration.apply(logits), identity)
 
-    def refill(self, path: Path, identity: ModelIdentity) -> bool:
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """What `predict` calibrates: (n, 28, 28) uint8 to (n, 10) float32."""
+        with self._in_use:
+            return self._logits(images)
+
+    @property
+    def parameters(self) -> int:
+        """How many the network has, as it was saved."""
+        return int(self._saved.count_params())
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which version it is now; of answers, see there."""
+        return self._identity
+
+    def refill(self, version: Version) -> bool:
         """Become another version of the same architecture, without the cost of tracing. Only for a model that is not live.
 
         Returns:
-            False, with nothing changed, where the architecture is another one.
+            False, with nothing changed, where that cannot be done.
 
         Raises:
-            ModelError: the weights are not finite; this model must not be used any more.
+            ModelError: the weights are not finite; nothing has changed.
 
         """
-        if read_architecture(path) != self._architecture:
+        if self._model is self._saved or read_architecture(version.path) != self._architecture:
             return False
         with self._in_use:
-            self._saved.load_weights(path)
-            _check_finite(self._saved, path)
+            try:
+                self._saved.load_weights(version.path)
+            except Exception as error:  # h5py and Keras raise almost anything on a damaged file
+                raise ModelError(f"{version.path}: expected a Keras model in HDF5 form. Received: {error}") from error
+            check_finite(self._saved, version.path)
+            before = self._model.get_weights()
             refold(self._saved, self._model)
-            self._calibration = Calibration.beside(path)
-            self.identity = identity
+            if not self._answers_like(answer(self._saved, canary_digits()[0])):
+                self._model.set_weights(before)
+                return False
+            self._identity, self._calibration = version.identity, version.calibration
         return True
 
-    def _predict_batch(self, images: np.ndarray) -> np.ndarray:
+    def _logits(self, images: np.ndarray) -> np.ndarray:
+        raw = [self._raw(images[start : start + LARGEST]) for start in range(0, len(images), LARGEST)]
+        answers = np.concatenate(raw) if raw else np.empty((0, CLASSES), np.float32)
+        return np.log(np.maximum(answers, 1e-12)) if self._gives_probabilities else answers
+
+    def _raw(self, images: np.ndarray) -> np.ndarray:
         answers: np.ndarray = self._run(tf.constant(as_input(images))).numpy()
-        return answers if self._gives_logits else np.log(np.maximum(answers, 1e-12))
+        return answers
+
+    def _answers_like(self, expected: np.ndarray) -> bool:
+        """Whether it says to the canary digits what the model says that was saved."""
+        received = self._raw(canary_digits()[0])
+        if self._ends_in_softmax:
+            received = softmax(received)
+        return np.allclose(expected, received, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 class ModelSlot:
     """The model that is live and the one that was before it, both warm.
 
     Replacing the live one is replacing one reference: a batch keeps the model it began with. One thread swaps; any thread
-    reads `live`. The arguments are LiveModel's: at first both are the same version, so that the first swap has a warm model
-    to fill, as every later one has.
+    reads `live`. At first both are the same version, so that the first swap has a warm model to fill, as later ones have.
+
+    Raises:
+        ModelError: the file is not a usable digit model.
+
     """
 
-    def __init__(self, path: Path, identity: ModelIdentity) -> None:
-        self.live = LiveModel(path, identity)
-        self._spare: LiveModel | None = LiveModel(path, identity)
+    def __init__(self, version: Version) -> None:
+        self.live = load(version)
+        self._spare: LiveModel | None = load(version)
         gc.collect()
         gc.freeze()  # TensorFlow's own objects: looking through them held predictions up for 250 ms at each swap
 
-    def swap(self, path: Path, identity: ModelIdentity) -> bool:
+    def swap(self, version: Version) -> bool:
         """Make a version live; the one before stays warm, so that going back to it is instant.
 
         Returns:
@@ -211,35 +185,20 @@ class ModelSlot:
 
         """
         spare, self._spare = self._spare, None
-        back = spare is not None and spare.identity == identity
-        if spare is None or not (back or spare.refill(path, identity)):
-            spare = LiveModel(path, identity)
+        back = spare is not None and spare.identity == version.identity
+        if spare is None or not (back or spare.refill(version)):
+            spare = load(version)
         self.live, self._spare = spare, self.live
         gc.collect()  # 0.5 MB a swap without, measured
         return back
 
 
-def read_architecture(path: Path) -> str:
-    """What a saved model is made of: its configuration without the names, which Keras counts up in each process.
-
-    Raises:
-        ModelError: it is no Keras model.
-
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            config = json.loads(file.attrs["model_config"])
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ModelError(f"{path}: expected a Keras model in HDF5 form. Received: {error}") from error
-    return json.dumps(_without_names(config), sort_keys=True)
+def load(version: Version) -> LiveModel:
+    """Load a version, warm."""
+    return LiveModel(version.path, version.identity, version.calibration)
 
 
-def _without_names(config: Any) -> Any:
-    if isinstance(config, dict):
-        return {key: _without_names(value) for key, value in config.items() if key not in ("name", "keras_history")}
-    return [_without_names(value) for value in config] if isinstance(config, list) else config
-
-
-def _check_finite(model: keras.Model, path: Path) -> None:
-    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
-        raise ModelError(f"{path}: expected finite weights. Received: NaN or infinity among them.")
+def limit_threads(threads: int) -> None:
+    """Say how many threads one TensorFlow operation may use; to be called before any model runs."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)

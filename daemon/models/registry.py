@@ -1,31 +1,34 @@
-"""models/ on disk: versions with their manifests, which one is current, and the ledger of what was decided.
+"""models/ on disk: versions with their manifests, and which one is current.
 
 A version is `v0001.h5` plus its manifest `v0001.json`, which is written last: a version without a manifest does not exist.
-`current.h5` and `previous.h5` are relative symlinks. `ledger.jsonl` has a line for each verdict, each change of the current
-version, and each time a daemon began to answer with one, so that it tells which model was live at any moment.
+`current.h5` and `previous.h5` are relative symlinks; nothing else here is reached through a link. A version may answer
+without being vetted only if the ledger says that its file was made or vetted here, or if it is the one that digitd ships.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
+import hashlib
 import logging
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cache
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
-from daemon.clock import timestamp
-from daemon.files import append_line, file_sha256, read_lines, replace_symlink
+from daemon.config import SHARE
+from daemon.files import replace_symlink, sync_folder, take_lock, write_durably
+from daemon.models.ledger import Ledger
+from daemon.models.manifest import Manifest
+from daemon.models.version import Version
 
 log = logging.getLogger(__name__)
 
 VERSION = re.compile(r"v\d{4,}")
 CURRENT, PREVIOUS = "current.h5", "previous.h5"
+MAX_MANIFEST = 2**20  # bytes
+PROOFS = ("made", "vetted")  # events of the ledger that tell where a version's file is from
 
 
 class RegistryError(Exception):
@@ -36,32 +39,8 @@ class TrainingUnderWay(Exception):
     """Another process trains into this folder."""
 
 
-@dataclass(frozen=True)
-class Version:
-    """A model version whose file matches its manifest.
-
-    Attributes:
-        name: such as "v0001".
-        path: its .h5.
-        manifest: the content of its .json; `sha256` is the digest of the .h5.
-
-    """
-
-    name: str
-    path: Path
-    manifest: dict[str, Any]
-
-    @property
-    def sha256(self) -> str:
-        return str(self.manifest["sha256"])
-
-    def describe(self) -> str:
-        """In one line: how good it is, and when it was made."""
-        holdout = self.manifest["holdout"]
-        return (
-            f"{holdout['accuracy']:.2%} right on {holdout['images']} test images, "
-            f"{self.manifest['parameters']} parameters, made {self.manifest['created_at'][:10]}"
-        )
+class ChampionChanged(RegistryError):
+    """The version that answers is no longer the one that a decision was made against."""
 
 
 class Registry:
@@ -75,6 +54,7 @@ class Registry:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger(folder / "ledger.jsonl")
 
     # -- versions
 
@@ -83,33 +63,24 @@ class Registry:
         names = [path.stem for path in self.folder.glob("v*.json") if VERSION.fullmatch(path.stem)]
         return sorted(names, key=_number)
 
-    def next_name(self) -> str:
-        """A version name that no file here and no line of the ledger has, with or without a manifest."""
-        taken = [path.name.split(".")[0] for path in self.folder.glob("v*")]
-        taken += [str(line.get("version")) for line in self.ledger()]
-        return f"v{1 + max((_number(name) for name in taken if VERSION.fullmatch(name)), default=0):04d}"
-
-    def manifest(self, name: str) -> dict[str, Any]:
+    def manifest(self, name: str) -> Manifest:
         """What a version's manifest says, without a look at the .h5.
 
         Raises:
-            RegistryError: there is no such version.
+            RegistryError: there is no such version, or its manifest cannot be used.
 
         """
         path = self.folder / f"{name}.json"
         try:
-            manifest = json.loads(path.read_bytes())
-            facts = (manifest["sha256"], manifest["created_at"], manifest["parameters"])
-            if [type(fact) for fact in facts] != [str, str, int] or not manifest["holdout"]["accuracy"] <= 1.0:
-                raise TypeError("sha256, created_at, parameters and holdout are not of their types")
+            with _open(path) as file:
+                return Manifest.parse(file.read(MAX_MANIFEST))
         except FileNotFoundError as error:
             known = ", ".join(self.names()) or "none"
             raise RegistryError(
                 f"{path}: expected a model version with its manifest. Received: no such file. Versions here: {known}."
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RegistryError(f"{path}: expected a readable manifest. Received: {error!r}.") from error
-        return dict(manifest)
+        except (OSError, ValueError) as error:
+            raise RegistryError(f"{path}: expected a readable manifest. Received: {error}.") from error
 
     def version(self, name: str) -> Version:
         """Look a version up and check its digest, before anything opens the .h5.
@@ -120,14 +91,21 @@ class Registry:
         """
         manifest, path = self.manifest(name), self.folder / f"{name}.h5"
         try:
-            received = file_sha256(path)
+            received = _digest(path)
         except OSError as error:
             raise RegistryError(f"{path}: expected the file that {name}.json describes. Received: {error}.") from error
-        if received != manifest["sha256"]:
+        if received != manifest.sha256:
             raise RegistryError(
-                f"{path}: expected the file that its manifest describes, sha256 {manifest['sha256']}. Received: {received}."
+                f"{path}: expected the file that its manifest describes, sha256 {manifest.sha256}. Received: {received}."
             )
         return Version(name, path, manifest)
+
+    def is_proven(self, version: Version) -> bool:
+        """Whether its file was made or vetted here, or is the one that digitd ships."""
+        if version.manifest == _shipped_manifest():
+            return True
+        proof = {"version": version.name, "sha256": version.manifest.sha256}
+        return any(line.get("event") in PROOFS and line.items() >= proof.items() for line in self.ledger.lines())
 
     def current_name(self) -> str | None:
         """The version that current.h5 points to; None where nothing was chosen yet, or it is no link to a version."""
@@ -137,48 +115,88 @@ class Registry:
         """The version that was current before."""
         return self._link(PREVIOUS)
 
-    def current(self) -> Version:
-        """The version to answer with: the current one; where that cannot be used, the previous; then the newest of those
-        that ever were current; then the oldest of the others.
+    def usable(self) -> Iterator[Version]:
+        """The versions that can be used, in the order of a daemon's choice: the current one, the previous, the newest of
+        those that ever were current, then the oldest of the others. What is wrong with the rest is logged.
 
         Raises:
-            RegistryError: there is no usable version.
+            RegistryError: at the end, where there was none; the message names all that is wrong.
 
         """
-        proven = {str(line["version"]) for line in self.ledger() if line.get("event") == "current"}
+        chosen = {str(line["version"]) for line in self.ledger.lines() if line.get("event") == "current"}
         others = sorted(
-            self.names(), key=lambda name: (name not in proven, -_number(name) if name in proven else _number(name))
+            self.names(), key=lambda name: (name not in chosen, -_number(name) if name in chosen else _number(name))
         )
-        problems = []
+        problems, found = [], False
         for name in dict.fromkeys(name for name in [self.current_name(), self.previous_name(), *others] if name):
             try:
                 version = self.version(name)
             except RegistryError as error:
                 log.error("%s", error)
                 problems.append(str(error))
-                continue
-            return version
+            else:
+                found = True
+                yield version
+        if not found:
+            raise RegistryError(
+                "\n".join(problems)
+                or f"{self.folder}: expected at least one model version. Received: none. Run `digitd retrain`."
+            )
+
+    def current(self) -> Version:
+        """The version that a daemon would answer with: the first usable one that is proven.
+
+        Raises:
+            RegistryError: there is none.
+
+        """
+        unproven = []
+        for version in self.usable():
+            if self.is_proven(version):
+                return version
+            log.warning("%s is passed over: it was neither made nor vetted here", version.path)
+            unproven.append(version.name)
         raise RegistryError(
-            "\n".join(problems)
-            or f"{self.folder}: expected at least one model version. Received: none. Run `digitd retrain`."
+            f"{self.folder}: expected a version that was made or vetted here. Received: {', '.join(unproven)}. "
+            f"Have one vetted with `digitd promote {unproven[0]}`, or by starting the daemon."
         )
 
     def settle(self, version: Version) -> None:
-        """Point current.h5 at the version that `current` found, where it names none or one that cannot be used."""
-        link = self.folder / CURRENT
-        if self.current_name() != version.name and (link.is_symlink() or not link.exists()):  # not over a file of somebody's
-            replace_symlink(link, f"{version.name}.h5")
-            self.record("current", version.name, "there was no usable current version")
+        """Point current.h5 at the version that answers, where it names none or one that cannot be used."""
+        link, named = self.folder / CURRENT, self.current_name()
+        if named == version.name or (link.exists() and not link.is_symlink()):  # not over a file of somebody's
+            return
+        if named:
+            try:
+                self.version(named)
+            except RegistryError:
+                pass
+            else:
+                return  # it waits to be vetted
+        replace_symlink(link, f"{version.name}.h5")
+        self.ledger.record("current", version.name, "there was no usable current version")
 
-    def make_current(self, name: str, reason: str) -> None:
-        """Point current.h5 at a version, and previous.h5 at the one before it."""
-        before = self.current_name()
+    def make_current(self, name: str, reason: str, instead_of: str | None = None) -> None:
+        """Point current.h5 at a version, and previous.h5 at the one before it.
+
+        Args:
+            name: the version.
+            reason: one sentence, for the ledger.
+            instead_of: the champion that `name` was judged against; None where it does not matter.
+
+        Raises:
+            ChampionChanged: another version than `instead_of` would answer now.
+
+        """
+        if instead_of is not None and (champion := self.current().name) != instead_of:
+            raise ChampionChanged(f"{name}: expected {instead_of} to be the champion still. Received: {champion}.")
+        before = self.current_name() or instead_of
         if before == name:
             return
         if before:
             replace_symlink(self.folder / PREVIOUS, f"{before}.h5")
         replace_symlink(self.folder / CURRENT, f"{name}.h5")
-        self.record("current", name, reason, before=before)
+        self.ledger.record("current", name, reason, before=before)
 
     def roll_back(self) -> str:
         """Make the previous version current again.
@@ -203,61 +221,74 @@ class Registry:
             (self.folder / f"{name}.h5").unlink(missing_ok=True)
         return removed
 
-    # -- the ledger
-
-    def record(self, event: str, version: str, reason: str, **facts: Any) -> None:
-        """Add a line to the ledger.
-
-        Args:
-            event: "promoted", "refused", "insufficient_evidence", "failed", "stopped", "nothing_to_learn", "current"
-                (what should be live changed) or "live" (a daemon began to answer with it).
-            version: which version it is about.
-            reason: one sentence.
-            facts: anything else that JSON can hold.
-
-        """
-        now = time.time()
-        line = {"at": timestamp(now), "time": now, "event": event, "version": version, "reason": reason, **facts}
-        append_line(self.folder / "ledger.jsonl", json.dumps(line))
-
-    def ledger(self) -> Iterator[dict[str, Any]]:
-        """Its lines, oldest first."""
-        return read_lines(self.folder / "ledger.jsonl")
-
-    def live_at(self, moment: float) -> str | None:
-        """The version that was answering at a moment, in seconds since the epoch; None before the first."""
-        name = None
-        for line in self.ledger():
-            if line.get("event") == "live" and line.get("time", 0) <= moment:
-                name = str(line["version"])
-        return name
-
-    # -- training into it
+    # -- making one
 
     @contextmanager
     def training(self) -> Iterator[int]:
-        """Hold the right to train into this folder; gives the lock's descriptor, for a child to inherit.
+        """Hold the right to make a version; gives the lock's descriptor, for a child to inherit.
 
         Raises:
             TrainingUnderWay: another process has it.
 
         """
-        descriptor = os.open(self.folder / ".training.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = take_lock(self.folder / ".training.lock")
+        if lock is None:
+            raise TrainingUnderWay(f"{self.folder}: another training is under way; only one runs at a time")
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TrainingUnderWay(f"{self.folder}: another training is under way; only one runs at a time") from None
             self._remove_unfinished()
-            yield descriptor
+            yield lock
         finally:
-            os.close(descriptor)
+            os.close(lock)
+
+    def next_name(self) -> str:
+        """A version name that no file here and no line of the ledger has, with or without a manifest."""
+        taken = [path.name.split(".")[0] for path in self.folder.glob("v*")]
+        taken += [str(line.get("version")) for line in self.ledger.lines()]
+        return f"v{1 + max((_number(name) for name in taken if VERSION.fullmatch(name)), default=0):04d}"
+
+    def begin(self, why: str) -> str:
+        """Take the next name; who calls this has the right to make a version.
+
+        Args:
+            why: what began, in words.
+
+        """
+        name = self.next_name()
+        self.ledger.record("begun", name, why)
+        return name
+
+    def unfinished(self, name: str) -> Path:
+        """Where the .h5 of a version that was begun is written, before `finish`."""
+        return self.folder / f"{name}.tmp.h5"  # Keras refuses a name that does not end in .h5
+
+    def finish(self, manifest: Manifest) -> Path:
+        """Make a version of what was written to `unfinished`, durably: the .h5, then its manifest.
+
+        Returns:
+            The path of the .h5.
+
+        """
+        name = manifest.version
+        written, path = self.unfinished(name), self.folder / f"{name}.h5"
+        with written.open("rb") as file:
+            os.fsync(file.fileno())
+        self.ledger.record("made", name, manifest.training.origin, sha256=manifest.sha256)
+        written.replace(path)
+        sync_folder(self.folder)
+        write_durably(self.folder / f"{name}.json", manifest.to_json())
+        return path
 
     def _remove_unfinished(self) -> None:
-        """Remove what a training that was killed left behind."""
-        for path in self.folder.glob("v*.h5"):
-            name = path.name.removesuffix(".h5").removesuffix(".tmp")
-            if VERSION.fullmatch(name) and not (self.folder / f"{name}.json").exists() and name != self.current_name():
+        """Remove what a training left behind that was killed: nothing but what the ledger says was begun or made here."""
+        lines = [line for line in self.ledger.lines() if line.get("event") in ("begun", "made")]
+        for line in lines:
+            name = str(line.get("version"))
+            if not VERSION.fullmatch(name) or (self.folder / f"{name}.json").exists():
+                continue
+            path = self.unfinished(name) if line["event"] == "begun" else self.folder / f"{name}.h5"
+            if line["event"] == "made" and not (path.exists() and _digest(path) == line.get("sha256")):
+                continue  # somebody's own, under a name that was ours
+            if path.exists():
                 path.unlink()
                 log.info("removed %s, which an interrupted training left", path.name)
 
@@ -271,3 +302,22 @@ class Registry:
 
 def _number(name: str) -> int:
     return int(name[1:])
+
+
+def _open(path: Path) -> BufferedReader:
+    """Open a file of models/, where neither a link nor a pipe is expected."""
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
+def _digest(path: Path) -> str:
+    with _open(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _shipped_manifest() -> Manifest | None:
+    """That of the version that came with this digitd; None where it came without."""
+    try:
+        return Manifest.parse((SHARE / "models" / "v0001.json").read_bytes())
+    except (OSError, ValueError):
+        return None

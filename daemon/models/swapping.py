@@ -7,56 +7,89 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from daemon.clock import timestamp
-from daemon.config import Settings
 from daemon.files import replace_symlink
+from daemon.models.adoption import NOT_MADE_HERE, Vet, VettingStopped, adopt
 from daemon.models.backend import keras
-from daemon.models.live import ModelError, ModelIdentity, ModelSlot
-from daemon.models.registry import CURRENT, Registry, RegistryError, TrainingUnderWay, Version
-from daemon.models.vetting import adopt
+from daemon.models.live import ModelSlot
+from daemon.models.network import ModelError
+from daemon.models.registry import CURRENT, Registry, RegistryError, TrainingUnderWay
+from daemon.models.version import Version
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+COPIED_SECONDS = 1.0  # a file in the place of current.h5 that changed later may still be being copied
 
 
 class Swapper:
     """Keeps the live model the one that current.h5 names.
 
+    Whatever was not made here is vetted before it is live. That takes a while: so a daemon begins with the best version that
+    needs no vetting, and only where there is none waits for one.
+
     Args:
-        settings: the configuration.
         registry: where current.h5 is.
+        vet: tries a foreign model in a limited process.
         metrics: counts swaps, names the live model.
 
     Raises:
         RegistryError, ModelError: there is no usable model to begin with.
+        VettingStopped: it was told to stop before there was one.
 
     """
 
-    def __init__(self, settings: Settings, registry: Registry, metrics: Metrics) -> None:
-        self._settings, self._registry, self._metrics = settings, registry, metrics
+    def __init__(self, registry: Registry, vet: Vet, metrics: Metrics) -> None:
+        self._registry, self._vet, self._metrics = registry, vet, metrics
         self._refused: object = None  # what current.h5 was when it could not be used: said once, not every second
         self._hindered = ""  # what of the machine keeps a foreign model from being taken in: said once, too
         self._unrecorded: deque[Callable[[], None]] = deque()  # for the ledger, once the disk takes it
-        self._adopt_foreign()
-        version = registry.current()
+        self._live: Version | None = None
+        self.slot, version = self._begin()
         registry.settle(version)
-        self.slot = ModelSlot(version.path, _identity(version))
         self._show(version, "the daemon started")
+
+    def _begin(self) -> tuple[ModelSlot, Version]:
+        """Load the first version that is usable and proven; where there is none, the first that passes."""
+        problems = []
+        for version in sorted(self._versions(), key=lambda version: not self._registry.is_proven(version)):
+            try:
+                self._prove(version)
+                return ModelSlot(version), version
+            except (RegistryError, ModelError) as error:
+                self._fail(version.name, str(error))
+                problems.append(str(error))
+        raise RegistryError("\n".join(problems))
+
+    def _versions(self) -> list[Version]:
+        try:
+            return list(self._registry.usable())
+        except RegistryError:
+            self._adopt_foreign()  # a root may have nothing but a model of somebody's own
+            return list(self._registry.usable())
 
     def run_once(self) -> None:
         """Swap if current.h5 names another version than the live one."""
         self._write_records()
-        self._adopt_foreign()
-        name = self._registry.current_name()
-        if name == self.slot.live.identity.version:
+        try:
+            self._adopt_foreign()
+            self._follow()
+        except VettingStopped as stopped:
+            log.info("%s", stopped)
+
+    def _follow(self) -> None:
+        name, live = self._registry.current_name(), self.slot.live.identity.version
+        if name == live:
             self._refused = None  # what was refused may have been mended by the time that it is named again
-        if name is None or name in (self.slot.live.identity.version, self._refused):
+        if name is None or name in (live, self._refused):
             return
-        started = time.monotonic()
         try:
             version = self._registry.version(name)
-            back = self.slot.swap(version.path, _identity(version))
+            self._prove(version)
+            started = time.monotonic()
+            back = self.slot.swap(version)
         except (RegistryError, ModelError) as error:
             self._refuse(name, str(error))
             return
@@ -65,9 +98,12 @@ class Swapper:
         self._metrics.swaps.labels("rolled_back" if back else "swapped").inc()
         self._show(version, "went back" if back else "swapped")
 
-    def apply(self, settings: Settings) -> None:
-        """Put a changed configuration in force, for the next foreign model."""
-        self._settings = settings
+    def _prove(self, version: Version) -> None:
+        """Have a version vetted whose file did not come through the registry, such as one that was copied there; once."""
+        if not self._registry.is_proven(version):
+            log.info("%s was neither made nor vetted here: it is vetted now", version.name)
+            self._vet(version.path, version.path)
+            self._record("vetted", version.name, NOT_MADE_HERE, sha256=version.manifest.sha256)
 
     def _adopt_foreign(self) -> None:
         """Where somebody put a model of their own in the place of current.h5, make a version of it if it passes."""
@@ -76,10 +112,10 @@ class Swapper:
             return
         status = path.stat()
         key = (status.st_ino, status.st_size, status.st_mtime_ns)
-        if key == self._refused or time.time() - status.st_mtime < 1.0:  # perhaps it is still being copied
+        if key == self._refused or time.time() - status.st_mtime < COPIED_SECONDS:
             return
         try:
-            name = adopt(self._registry, self._settings, path)
+            name = adopt(self._registry, self._vet, path)
         except TrainingUnderWay:
             return  # it holds the right to the next version; again in a moment
         except OSError as error:  # the machine's doing, such as a full disk, and not the file's: again in a moment
@@ -101,13 +137,14 @@ class Swapper:
 
     def _fail(self, version: str, reason: str) -> None:
         self._metrics.swaps.labels("failed").inc()
-        log.error("not swapped; %s stays live: %s", self._live_name(), reason)
+        log.error("not swapped; %s stays live: %s", self._live.name if self._live else "the version before", reason)
         self._record("swap_failed", version, reason)
 
-    def _record(self, event: str, version: str, reason: str) -> None:
+    def _record(self, event: str, version: str, reason: str, **facts: Any) -> None:
         """Add a line to the ledger; where the disk refuses it, later, with the time that it is now."""
         now = time.time()
-        self._unrecorded.append(partial(self._registry.record, event, version, reason, at=timestamp(now), time=now))
+        facts |= {"at": timestamp(now), "time": now}
+        self._unrecorded.append(partial(self._registry.ledger.record, event, version, reason, **facts))
         if error := self._write_records():
             log.error("the ledger cannot be written now: %s", error)
 
@@ -120,18 +157,13 @@ class Swapper:
             self._unrecorded.popleft()
         return None
 
-    def _live_name(self) -> str:
-        return self.slot.live.identity.version if hasattr(self, "slot") else "the version before"
-
     def _show(self, version: Version, why: str) -> None:
+        manifest = version.manifest
+        self._live = version
         self._metrics.model_info.clear()
-        self._metrics.model_info.labels(version.name, version.sha256, keras.__version__).set(1)
+        self._metrics.model_info.labels(version.name, manifest.sha256, keras.__version__).set(1)
         self._metrics.model_loaded.set_to_current_time()
-        self._metrics.drift.follow(version.manifest.get("reference"))
-        self._metrics.holdout_accuracy.labels("champion").set(version.manifest["holdout"]["accuracy"])
+        self._metrics.drift.follow(manifest.reference.model_dump() if manifest.reference else None)
+        self._metrics.holdout_accuracy.labels("champion").set(manifest.holdout.accuracy)
         self._record("live", version.name, why)
         log.info("model %s is live (%s): %s", version.name, why, version.describe())
-
-
-def _identity(version: Version) -> ModelIdentity:
-    return ModelIdentity(version.name, version.sha256)

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from daemon.models import CLASSES
 from daemon.models.backend import keras
-from daemon.models.live import CLASSES, as_input, give_logits, read_model
+from daemon.models.calibration import Calibration
+from daemon.models.live import LiveModel
+from daemon.models.network import as_input
+from daemon.models.version import ModelIdentity
 from daemon.training.dataset import Split
 
 
@@ -39,11 +43,8 @@ class Evaluation:
 
 
 def saved_logits(path: Path, data: Split) -> np.ndarray:
-    """Load what was saved, and give its logits (n, 10) as a live model has them."""
-    model = read_model(path)
-    gives = give_logits(model)
-    answers: np.ndarray = model.predict(as_input(data.x), batch_size=256, verbose=0)
-    return answers if gives else np.log(np.maximum(answers, 1e-12))
+    """The logits (n, 10) that a live model made of what was saved has."""
+    return LiveModel(path, ModelIdentity("", ""), Calibration()).logits(data.x)
 
 
 def evaluate(model: keras.Model, data: Split) -> Evaluation:
@@ -51,8 +52,13 @@ def evaluate(model: keras.Model, data: Split) -> Evaluation:
     if not len(data):
         return Evaluation(0.0, 0.0, np.zeros((CLASSES, CLASSES), np.int64), np.empty(0, np.int64))
     probabilities = model.predict(as_input(data.x), batch_size=256, verbose=0)
+    return compare(probabilities, data.y)
+
+
+def compare(probabilities: np.ndarray, digits: np.ndarray) -> Evaluation:
+    """Compare (n, 10) answers with (n,) labels, n > 0."""
     answers = probabilities.argmax(axis=1)
     confusion = np.zeros((CLASSES, CLASSES), np.int64)
-    np.add.at(confusion, (data.y.astype(np.int64), answers), 1)
-    losses = keras.losses.sparse_categorical_crossentropy(data.y, probabilities)
-    return Evaluation(float(np.mean(losses)), float(np.mean(answers == data.y)), confusion, answers)
+    np.add.at(confusion, (digits.astype(np.int64), answers), 1)
+    losses = keras.losses.sparse_categorical_crossentropy(digits, probabilities)
+    return Evaluation(float(np.mean(losses)), float(np.mean(answers == digits)), confusion, answers)

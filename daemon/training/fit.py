@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ import numpy as np
 
 from daemon.clock import timestamp
 from daemon.config import Augmentation, ConfigError, Settings, TrainingSettings, load_settings
-from daemon.files import file_sha256, sync_folder, write_durably
+from daemon.files import file_sha256, write_durably
+from daemon.models import CLASSES
 from daemon.models.backend import keras, tf
 from daemon.models.calibration import calibrate
-from daemon.models.live import CLASSES, ModelError, as_input, build_model, read_model
-from daemon.models.registry import Registry, RegistryError, Version
+from daemon.models.manifest import Manifest
+from daemon.models.network import ModelError, as_input, build_model, find_optimizer, read_model
+from daemon.models.registry import Registry, RegistryError
+from daemon.models.version import Version
 from daemon.telemetry.drift import describe_reference
 from daemon.training.augmentation import augment
 from daemon.training.corrections import load_corrections
@@ -58,12 +61,7 @@ def compile_model(model: keras.Sequential, settings: TrainingSettings, learning_
         ConfigError: Keras knows no such optimizer.
 
     """
-    try:
-        optimizer = type(keras.optimizers.get(settings.optimizer))
-    except ValueError as error:
-        raise ConfigError(
-            f"[training] optimizer: expected the name of a Keras optimizer. Received: {settings.optimizer!r}."
-        ) from error
+    optimizer = find_optimizer(settings.optimizer)
     warmup = max(1, round(settings.warmup_share * steps))
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
@@ -174,7 +172,7 @@ class Course:
 def choose_course(settings: Settings, champion: Version | None, images: int) -> Course:
     """Start from the champion where its architecture is the one that is configured; else from scratch."""
     chosen, again = settings.training, settings.retrain
-    if champion and champion.manifest.get("layers") == [layer.model_dump() for layer in chosen.layers]:
+    if champion and champion.manifest.layers == [layer.model_dump() for layer in chosen.layers]:
         steps = -(-again.steps // FINE_EPOCHS)
         model = read_model(champion.path)
         return Course(model, f"from {champion.name}", FINE_EPOCHS, steps, again.learning_rate, again.patience)
@@ -186,7 +184,7 @@ def train(job: Job, settings: Settings) -> Path:
     """Train and write the version, its history and its report.
 
     Returns:
-        The path of the manifest, written last.
+        The path of the .h5.
 
     Raises:
         ConfigError: the data set, a layer or the optimizer is not usable.
@@ -260,7 +258,8 @@ def train(job: Job, settings: Settings) -> Path:
             corrections_candidate=corrected.answers,
         )
     stopped.check()
-    path = save_durably(model, registry.folder / f"{job.version}.h5")
+    path = registry.unfinished(job.version)
+    model.save(path, include_optimizer=False)
     logits = saved_logits(path, validation)
     calibration = calibrate(logits, validation.y)
     manifest = {
@@ -273,7 +272,7 @@ def train(job: Job, settings: Settings) -> Path:
         "tensorflow": tf.__version__,
         "parameters": model.count_params(),
         "layers": [layer.model_dump() for layer in chosen.layers],
-        "calibration": calibration.as_dict(),
+        "calibration": asdict(calibration),
         "training": {
             **chosen.model_dump(exclude={"layers"}),
             "dataset_sha256": base.sha256,
@@ -307,9 +306,7 @@ def train(job: Job, settings: Settings) -> Path:
         "corrections": {**manifest["corrections"], **left_out},
     }
     write_durably(logs / "report.json", json.dumps(report, indent=2).encode() + b"\n")
-    manifest_path = registry.folder / f"{job.version}.json"
-    write_durably(manifest_path, json.dumps(manifest, indent=2).encode() + b"\n")
-    return manifest_path
+    return registry.finish(Manifest.parse(json.dumps(manifest).encode()))
 
 
 class StopRequest:
@@ -350,17 +347,6 @@ def yield_to_others() -> None:
 def die_with_parent() -> None:
     """Get SIGTERM when the daemon is gone, however it went."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def save_durably(model: keras.Model, path: Path) -> Path:
-    """Save as .h5, without the optimizer's state, under a temporary name; fsync; rename."""
-    temporary = path.with_suffix(".tmp.h5")  # Keras refuses a name that does not end in .h5
-    model.save(temporary, include_optimizer=False)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-    return path
 
 
 def draw_history(history: dict[str, Sequence[float]], path: Path, version: str) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from daemon.config import GateSettings
+from daemon.models import CLASSES
 
 PROMOTED, REFUSED, INSUFFICIENT = "promoted", "refused", "insufficient_evidence"
-CLASSES = 10
 
 
 @dataclass(frozen=True)

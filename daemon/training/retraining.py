@@ -94,12 +94,13 @@ class Trainer:
 
         """
         with self._registry.training() as lock:
-            name = self._registry.next_name()
             fingerprint = self._fingerprint()
             if not even_if_nothing_new and self._has_learnt(fingerprint):
-                run = Run("nothing_to_learn", name, "no new corrections, same data, same configuration as last time")
+                reason = "no new corrections, same data, same configuration as last time"
+                run = Run("nothing_to_learn", self._registry.next_name(), reason)
                 log.info("retraining (%s): nothing to learn: %s", why, run.reason)
                 return run
+            name = self._registry.begin(f"a training ({why})")
             log.info("retraining (%s): %s begins", why, name)
             started, began = time.monotonic(), time.time()
             try:
@@ -107,7 +108,7 @@ class Trainer:
                 verdict = self._decide(name, report)
             except TrainingEnded as end:
                 run = Run(end.result, name, end.reason)
-                self._registry.record(run.result, name, run.reason, why=why, began=began)
+                self._registry.ledger.record(run.result, name, run.reason, why=why, began=began)
             else:
                 run = Run(verdict.verdict, name, verdict.reason)
                 self._keep(name, report, run, why=why, began=began, fingerprint=fingerprint)
@@ -155,7 +156,7 @@ class Trainer:
         """Write the verdict down: report, ledger, and current.h5 where it was promoted."""
         path = self.settings.folder("logs") / "training" / name / "report.json"
         write_durably(path, json.dumps(report | {"verdict": run.result, "reason": run.reason}, indent=2).encode())
-        self._registry.record(
+        self._registry.ledger.record(
             run.result,
             name,
             run.reason,
@@ -175,12 +176,12 @@ class Trainer:
         data = report["training"]["dataset_sha256"]
         ever = [
             float(line["holdout_accuracy"])
-            for line in self._registry.ledger()
+            for line in self._registry.ledger.lines()
             if line.get("event") == PROMOTED and line.get("dataset_sha256") == data
         ]
         manifest = self._registry.manifest(champion)
-        if manifest.get("training", {}).get("dataset_sha256") == data:
-            ever.append(manifest["holdout"]["accuracy"])
+        if manifest.training.dataset_sha256 == data:
+            ever.append(manifest.holdout.accuracy)
         return max(ever, default=0.0)
 
     def _fingerprint(self) -> str:
@@ -199,16 +200,16 @@ class Trainer:
 
     def _has_learnt(self, fingerprint: str) -> bool:
         """Whether the last verdict was on just this, or the shipped model comes from it and nobody has trained here yet."""
-        found = [line["fingerprint"] for line in self._registry.ledger() if "fingerprint" in line]
+        found = [line["fingerprint"] for line in self._registry.ledger.lines() if "fingerprint" in line]
         if found:
             return bool(found[-1] == fingerprint)
         champion, chosen = self._registry.current_name(), self.settings.training
         if champion is None or any(True for _ in list_corrections(self.settings.folder("corrections"))):
             return False
         manifest = self._registry.manifest(champion)
-        made = manifest.get("training", {})
+        made = manifest.training.model_dump()
         return (
-            manifest.get("layers") == [layer.model_dump() for layer in chosen.layers]
+            manifest.layers == [layer.model_dump() for layer in chosen.layers]
             and all(made.get(key) == value for key, value in chosen.model_dump(exclude={"layers", "patience"}).items())
             and made.get("dataset_sha256") == load_base_data(chosen.dataset, self.settings.root, self.settings.inbox).sha256
         )
@@ -228,13 +229,13 @@ class Retraining:
     def __init__(self, settings: Settings, registry: Registry, corrections: CorrectionWatch, metrics: Metrics) -> None:
         self._settings, self._registry, self._corrections, self._metrics = settings, registry, corrections, metrics
         self._trainer = Trainer(settings, registry, self._show_progress)
-        self._last = max((line["began"] for line in registry.ledger() if "began" in line), default=time.time())
+        self._last = max((line["began"] for line in registry.ledger.lines() if "began" in line), default=time.time())
         self._clock = time.time() - time.monotonic()
         self._look_due = 0.0
         self._busy = threading.Lock()
         self._trigger = schedule(settings.retrain)
         self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(1)})
-        for line in registry.ledger():
+        for line in registry.ledger.lines():
             if line.get("event") == PROMOTED:
                 metrics.training_last_success.set(line["time"])
 

@@ -16,7 +16,9 @@ from daemon.answering.publish import prepare
 from daemon.answering.retirement import Folders, Retirement
 from daemon.config import load_settings
 from daemon.intake.inbox import Inbox
-from daemon.models.live import LiveModel, ModelIdentity
+from daemon.models.live import LiveModel
+from daemon.models.registry import Registry
+from daemon.models.version import ModelIdentity
 from daemon.reading.workers import Decoders
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.readiness import Readiness
@@ -26,7 +28,13 @@ from tests.conftest import LONG_AGO, REPOSITORY, Digits, encode, files_below, wa
 @pytest.fixture(scope="module")
 def model() -> LiveModel:
     """The shipped model, live."""
-    return LiveModel(REPOSITORY / "models" / "v0001.h5", ModelIdentity("v0001", "m" * 64))
+    return named("v0001", "m" * 64)
+
+
+def named(version: str, sha256: str) -> LiveModel:
+    """The shipped model, under another name."""
+    shipped = Registry(REPOSITORY / "models").version("v0001")
+    return LiveModel(shipped.path, ModelIdentity(version, sha256), shipped.calibration)
 
 
 class Line:
@@ -188,7 +196,7 @@ def test_every_batch_names_the_model_that_answered(build: Callable[..., Line], d
     line = build()
     line.put("a.png", digits.png(0))
     assert {"version": "v0001", "sha256": "m" * 64} == line.answer("results", "a.png")["model"]
-    line.model = LiveModel(REPOSITORY / "models" / "v0001.h5", ModelIdentity("v0002", "n" * 64))
+    line.model = named("v0002", "n" * 64)
     line.put("b.png", digits.png(0))
     assert {"version": "v0002", "sha256": "n" * 64} == line.answer("results", "b.png")["model"]
 

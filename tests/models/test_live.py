@@ -8,11 +8,12 @@ import pytest
 
 from daemon.config import ConfigError, Layer, load_settings
 from daemon.models.backend import keras
-from daemon.models.live import LiveModel, ModelError, ModelIdentity, as_input, build_model, read_model
+from daemon.models.live import LiveModel, load
+from daemon.models.network import ModelError, as_input, build_model, read_model
+from daemon.models.registry import Registry
 from tests.conftest import REPOSITORY, Digits
 
 SHIPPED = REPOSITORY / "models" / "v0001.h5"
-IDENTITY = ModelIdentity("v0001", "0" * 64)
 LAST = Layer(layer="Dense", units=10, activation="softmax")  # type: ignore[call-arg]
 
 
@@ -24,7 +25,7 @@ def layer(name: str, **arguments: object) -> Layer:
 @pytest.fixture(scope="module")
 def live() -> LiveModel:
     """The shipped model, live."""
-    return LiveModel(SHIPPED, IDENTITY)
+    return load(Registry(REPOSITORY / "models").version("v0001"))
 
 
 def save(model: keras.Model, folder: Path) -> Path:
@@ -87,7 +88,7 @@ def test_the_shipped_model_reads_digits(live: LiveModel, digits: Digits) -> None
 @pytest.mark.parametrize("count", [0, 1, 2, 8, 9, 31, 32, 33, 100])
 def test_any_number_of_images_is_predicted(live: LiveModel, digits: Digits, count: int) -> None:
     """Padding and parting leave each image its own ten probabilities."""
-    probabilities, energies = live.predict(digits.images[:count])
+    probabilities, energies, _ = live.predict(digits.images[:count])
     assert ((count, 10), np.float32) == (probabilities.shape, probabilities.dtype)
     assert ((count,), np.float32) == (energies.shape, energies.dtype)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)

@@ -32,13 +32,13 @@ def test_the_shipped_version_is_what_its_manifest_says(registry: Registry) -> No
     """Name, path and digest agree with the files, and the digest with the content."""
     version = registry.version("v0001")
     assert ("v0001", registry.folder / "v0001.h5") == (version.name, version.path)
-    assert file_sha256(version.path) == version.sha256
+    assert file_sha256(version.path) == version.manifest.sha256
 
 
 def test_a_version_describes_itself(registry: Registry) -> None:
     """One line with accuracy, size and date."""
     version = registry.version("v0001")
-    assert f"{version.manifest['holdout']['accuracy']:.2%} right on 10000 test images" in version.describe()
+    assert f"{version.manifest.holdout.accuracy:.2%} right on 10000 test images" in version.describe()
 
 
 def test_the_folder_is_made_when_missing(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_chosen_version_is_current(registry: Registry) -> None:
     assert registry.current().name == "v0001"
     registry.make_current("v0002", "two")
     assert registry.current().name == "v0002"
-    assert [(line["version"], line["reason"]) for line in registry.ledger()] == [("v0001", "one"), ("v0002", "two")]
+    assert [(line["version"], line["reason"]) for line in registry.ledger.lines()] == [("v0001", "one"), ("v0002", "two")]
 
 
 def test_going_back_twice_is_where_one_was(registry: Registry) -> None:
@@ -160,16 +160,16 @@ def test_a_choice_that_cannot_be_used_falls_back(registry: Registry) -> None:
 
 def test_the_ledger_tells_what_was_live_when(registry: Registry) -> None:
     """The last version that a daemon began to answer with before the moment; a torn line at the end is passed over."""
-    registry.record("live", "v0001", "the daemon started")
+    registry.ledger.record("live", "v0001", "the daemon started")
     between = time.time()
-    registry.record("live", "v0002", "swapped")
+    registry.ledger.record("live", "v0002", "swapped")
     with (registry.folder / "ledger.jsonl").open("a") as file:
         file.write('{"event": "live", "vers')
-    registry.record("current", "v0003", "after the power cut")
-    assert registry.live_at(between) == "v0001"
-    assert registry.live_at(time.time()) == "v0002"
-    assert registry.live_at(0.0) is None
-    assert [line["version"] for line in registry.ledger()] == ["v0001", "v0002", "v0003"]
+    registry.ledger.record("current", "v0003", "after the power cut")
+    assert registry.ledger.live_at(between) == "v0001"
+    assert registry.ledger.live_at(time.time()) == "v0002"
+    assert registry.ledger.live_at(0.0) is None
+    assert [line["version"] for line in registry.ledger.lines()] == ["v0001", "v0002", "v0003"]
 
 
 def test_the_shipped_manifest_is_complete() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from daemon.config import ConfigError, load_settings
 from daemon.files import file_sha256
-from daemon.models.live import build_model, read_model
+from daemon.models.network import build_model, read_model
 from daemon.models.registry import Registry
 from daemon.training.dataset import Split
 from daemon.training.evaluation import evaluate
@@ -66,12 +66,12 @@ def test_a_training_writes_a_version(trained: Path) -> None:
     assert ["Flatten", "Dense", "Dense"] == [type(layer).__name__ for layer in model.layers]
     assert "RandomUniform" == type(model.layers[1].kernel_initializer).__name__
     assert not (trained / "models" / "current.h5").exists()
-    assert {"v0001.h5", "v0001.json", "v0002.h5", "v0002.json"} == set(os.listdir(trained / "models"))
+    assert {"v0001.h5", "v0001.json", "v0002.h5", "v0002.json", "ledger.jsonl"} == set(os.listdir(trained / "models"))
 
 
 def test_the_manifest_tells_how_it_was_trained(trained: Path) -> None:
     """Data, layers, settings, epochs and the accuracy on the hold-out are in it, and report.json has all of it."""
-    manifest = Registry(trained / "models").version("v0002").manifest
+    manifest = json.loads((trained / "models" / "v0002.json").read_bytes())
     assert file_sha256(trained / "models" / "v0002.h5") == manifest["sha256"]
     assert ["Flatten", "Dense", "Dense"] == [layer["layer"] for layer in manifest["layers"]]
     assert (360, 40, 2) == tuple(manifest["training"][key] for key in ("images", "validation_images", "epochs_run"))

@@ -85,7 +85,7 @@ def digitd(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def ledger(root: Path) -> list[dict[str, Any]]:
     """The lines of a root's ledger."""
-    return list(Registry(root / "models").ledger())
+    return list(Registry(root / "models").ledger.lines())
 
 
 def correct_many(root: Path, digits: Digits, count: int, offset: int = 0) -> None:
@@ -110,7 +110,7 @@ def test_a_first_training_leaves_everything_that_was_promised(trained: Path) -> 
     assert list((logs / "tensorboard" / "v0001").rglob("events.out.tfevents.*")) != []
     report = json.loads((logs / "training" / "v0001" / "report.json").read_bytes())
     assert (report["verdict"], report["training"]["origin"]) == ("promoted", "from scratch")
-    assert [line["event"] for line in ledger(trained)] == ["promoted", "current"]
+    assert [line["event"] for line in ledger(trained)] == ["begun", "made", "promoted", "current"]
     with h5py.File(trained / "models" / "v0001.h5") as file:
         assert "optimizer_weights" not in file
 
@@ -179,13 +179,13 @@ def test_a_trainer_that_dies_is_a_failed_run_with_a_reason(champion_root: Path) 
 
 
 def test_a_killed_trainer_leaves_nothing_and_the_next_run_starts_cleanly(champion_root: Path) -> None:
-    """SIGKILL in the middle: a failed run, no half version; an orphaned .h5 is removed by the next training."""
+    """SIGKILL in the middle: a failed run, no half version; what was begun is removed, and nothing else."""
     settings = load_settings(champion_root / "config.toml")
     registry = Registry(settings.folder("models"))
-    (registry.folder / "v0002.tmp.h5").write_bytes(b"half a model")
-    (registry.folder / "v0003.h5").write_bytes(b"a model without a manifest")
+    registry.unfinished(registry.begin("a test")).write_bytes(b"half a model")
+    (registry.folder / "v0003.h5").write_bytes(b"somebody's own, without a manifest")
     with registry.training():
-        assert sorted(path.name for path in registry.folder.glob("v*")) == ["v0001.h5", "v0001.json"]
+        assert sorted(path.name for path in registry.folder.glob("v*")) == ["v0001.h5", "v0001.json", "v0003.h5"]
     trainer = Trainer(settings, registry, on_progress=lambda _: kill_trainer(champion_root))
     run = trainer.run("scheduled", even_if_nothing_new=True)
     assert run.result == "failed"
@@ -274,7 +274,7 @@ def test_foreign_models_are_vetted(champion_root: Path, run_daemon: Callable[...
     own = champion_root / "own.h5"
     shutil.copy(good, own)
     done = digitd(champion_root, "promote", str(own))
-    assert (done.returncode, done.stdout) == (0, "v0001 -> v0002\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "v0001 -> v0004\n"), done.stderr
     wait_until(lambda: daemon.metric("digitd_model_swaps_total", result="swapped") == 1, daemon.log)
 
     with (champion_root / "models" / "v0001.h5").open("r+b") as file:

@@ -1,0 +1,53 @@
+"""models/ledger.jsonl: a line for all that was decided about versions; it tells what was live at any moment, and why."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from daemon.clock import timestamp
+from daemon.files import append_line, read_lines
+
+
+class Ledger:
+    """The lines of one file.
+
+    Args:
+        path: the .jsonl; made with the first line.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def record(self, event: str, version: str, reason: str, **facts: Any) -> None:
+        """Add a line.
+
+        Args:
+            event: "begun" (a training or an adoption took the name), "made" (its file is whole; `sha256` says which),
+                "vetted" (a file of unknown origin passed; `sha256`), "promoted", "refused", "insufficient_evidence" (the
+                gate's verdict), "failed", "stopped", "nothing_to_learn" (a training without a version), "current" (what
+                should be live changed), "live" (a daemon began to answer with it) or "swap_failed".
+            version: which version it is about.
+            reason: one sentence.
+            facts: anything else that JSON can hold.
+
+        """
+        now = time.time()
+        line = {"at": timestamp(now), "time": now, "event": event, "version": version, "reason": reason, **facts}
+        append_line(self._path, json.dumps(line))
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Its lines, oldest first."""
+        return read_lines(self._path)
+
+    def live_at(self, moment: float) -> str | None:
+        """The version that was answering at a moment, in seconds since the epoch; None before the first."""
+        name = None
+        for line in self.lines():
+            if line.get("event") == "live" and line.get("time", 0) <= moment:
+                name = str(line["version"])
+        return name

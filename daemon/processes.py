@@ -1,0 +1,34 @@
+"""Processes of our own: how they are started, their end with their parent's, and yielding to everybody else."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # ioprio_set(2), which has no wrapper in libc
+_IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE = 1, 3
+_libc = ctypes.CDLL(None)
+
+
+def python(*arguments: str) -> list[str]:
+    """The command line of another Python like this one; -P: it imports nothing from the current folder."""
+    return [sys.executable, "-P", *arguments]
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Get this signal when the thread that started this process is gone, however it went: prctl(2)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal_number)
+
+
+def yield_to_others() -> None:
+    """Run only when nobody else wants the processor or the disk.
+
+    Not in a session of its own: autogrouping would then give it a fair share of the processor all the same.
+    """
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is not None:
+        _libc.syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE << 13)

@@ -1,0 +1,154 @@
+"""Trying a foreign .h5 in a limited process: does it load, without code, with finite weights, and does it read digits?
+
+The child prints what it found as JSON. It builds what would answer, and so measures just that.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from daemon.config import ConfigError, Settings, load_settings
+from daemon.models.adoption import Findings, VettingStopped
+from daemon.models.canary import canary_digits
+from daemon.models.manifest import Holdout
+from daemon.models.registry import RegistryError
+from daemon.processes import die_with_parent, python
+from daemon.training.dataset import BaseData, Split, load_base_data
+
+ADDRESS_SPACE = 16 * 2**30  # bytes; importing TensorFlow alone takes several
+CPU_SECONDS = 300
+MAX_WRITTEN = 2**20  # bytes a file; Python tries its folder for temporary files out
+WALL_SECONDS = 600.0
+POLL_SECONDS = 0.2
+
+
+class Vetting:
+    """Tries one .h5 at a time in a child process.
+
+    Args:
+        config: the config.toml, which names the hold-out and how much of it must be read right.
+        stop: set when it is time to stop; the child is then ended, and nothing decided.
+        waiting: called a few times a second while the child works.
+
+    """
+
+    def __init__(self, config: Path, stop: threading.Event, waiting: Callable[[], None] = lambda: None) -> None:
+        self._config, self._stop, self._waiting = config, stop, waiting
+
+    def __call__(self, file: Path, shown: Path) -> Findings:
+        """Try a file.
+
+        Args:
+            file: the .h5.
+            shown: its name in what is said about it.
+
+        Raises:
+            RegistryError: it did not pass; the message says why.
+            VettingStopped: it was told to stop.
+
+        """
+        command = python("-m", "daemon.training.vetting", str(self._config), str(file))
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as words:  # whose size is limited, too
+            with subprocess.Popen(command, stdout=output, stderr=words, cwd="/") as child:  # noqa: S603 -- ourselves
+                try:
+                    self._wait(child, shown)
+                finally:
+                    child.kill()
+            output.seek(0)
+            words.seek(0)
+            said = words.read().decode(errors="replace").replace(str(file), str(shown))
+            return _judge(child.returncode, output.read(), said, shown)
+
+    def _wait(self, child: subprocess.Popen[bytes], shown: Path) -> None:
+        deadline = time.monotonic() + WALL_SECONDS
+        while child.poll() is None:
+            if self._stop.wait(POLL_SECONDS):
+                raise VettingStopped(f"{shown}: the vetting was told to stop")
+            if time.monotonic() > deadline:
+                raise RegistryError(f"{shown}: expected a model that loads in {WALL_SECONDS:.0f} s. Received: no answer.")
+            self._waiting()
+
+
+def _judge(code: int, output: bytes, words: str, shown: Path) -> Findings:
+    """What the child's end means."""
+    if code in (-signal.SIGINT, -signal.SIGTERM):
+        raise VettingStopped(f"{shown}: the vetting was interrupted")
+    if code != 0:
+        reason = (words.strip() or "no words").splitlines()[-1]
+        if code < 0:
+            reason = f"{shown}: loading it killed its process with {signal.Signals(-code).name}; {reason}"
+        raise RegistryError(reason)
+    try:
+        return Findings.model_validate_json(output)
+    except ValidationError as error:
+        raise RegistryError(
+            f"{shown}: expected findings from the process that tried it. Received: {output[:200]!r}."
+        ) from error
+
+
+def load_holdout(settings: Settings) -> BaseData:
+    """The base data set; where there is none, the canary digits, which is enough to tell a digit model from others."""
+    try:
+        return load_base_data(settings.training.dataset, settings.root, settings.inbox)
+    except ConfigError:
+        digits = Split(*canary_digits())
+        return BaseData("canary", digits, digits)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The child: limits first, then Keras."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this
+    die_with_parent(signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_WRITTEN, MAX_WRITTEN))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from daemon.models.backend import keras
+    from daemon.models.calibration import Calibration
+    from daemon.models.live import LiveModel
+    from daemon.models.network import ModelError
+    from daemon.models.version import ModelIdentity
+    from daemon.training.evaluation import compare
+
+    settings, file = load_settings(Path(arguments[0])), Path(arguments[1])
+    base = load_holdout(settings)
+    try:
+        model = LiveModel(file, ModelIdentity("", ""), Calibration())
+    except ModelError as error:
+        print(str(error).replace("\n", " "), file=sys.stderr)
+        return 1
+    result = compare(model.predict(base.test.x).probabilities, base.test.y)
+    if result.accuracy < settings.gate.canary_accuracy:
+        print(
+            f"{file}: expected at least {settings.gate.canary_accuracy:.2%} right on the hold-out ([gate] canary_accuracy). "
+            f"Received: {result.accuracy:.2%}.",
+            file=sys.stderr,
+        )
+        return 1
+    found = Findings(
+        keras=keras.__version__,
+        parameters=model.parameters,
+        dataset_sha256=base.sha256,
+        holdout=Holdout(
+            images=len(base.test),
+            loss=round(result.loss, 6),
+            accuracy=round(result.accuracy, 6),
+            recall=[round(value, 6) for value in result.recall],
+        ),
+    )
+    print(found.model_dump_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
