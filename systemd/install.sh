@@ -62,7 +62,7 @@ if [ -z "$(find "$root/models" -name 'v*.json' -print -quit)" ]; then
     done
     say "laid in    the shipped model"
 fi
-for file in datasets/mnist.npz datasets/NOTICE; do
+for file in datasets/mnist.npz datasets/scans.npz datasets/NOTICE; do
     [ -e "$root/$file" ] || install -m 640 -o digitd -g digitd "$share/$file" "$root/$file"
 done
 cat >/usr/local/bin/digitd <<WRAPPER

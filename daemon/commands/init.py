@@ -8,7 +8,14 @@ from pathlib import Path
 
 from daemon.config import FOLDERS, SHARE, load_settings
 
-SHARED = ("config.toml", "models/v0001.h5", "models/v0001.json", "datasets/mnist.npz", "datasets/NOTICE")
+SHARED = (
+    "config.toml",
+    "models/v0001.h5",
+    "models/v0001.json",
+    "datasets/mnist.npz",
+    "datasets/scans.npz",
+    "datasets/NOTICE",
+)
 
 
 def lay_out(folder: Path) -> int:
