@@ -4,7 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint faults test-systemd bench accuracy train install uninstall clean
+.PHONY: help suitable run test lint faults test-systemd bench accuracy train install uninstall clean
+
+help:  ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+suitable:
+	@$(PYTHON) -c 'import sys; "linux" == sys.platform and (3, 11) <= sys.version_info < (3, 14) or sys.exit( \
+	    "digitd: expected Linux and Python 3.11, 3.12 or 3.13, for which there is TensorFlow. Received: Python %d.%d on %s. " \
+	    "Name another with: make run PYTHON=python3.12" % (sys.version_info[0], sys.version_info[1], sys.platform))'
 
 run: $(VENV)/run-ready  ## set up, then start the daemon on ./config.toml
 	$(BIN)/digitd run
@@ -12,7 +20,7 @@ run: $(VENV)/run-ready  ## set up, then start the daemon on ./config.toml
 test: $(VENV)/dev-ready  ## set up, then run the tests, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(VENV)/dev-ready  ## style, types, formatting
+lint: $(VENV)/dev-ready  ## style, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -45,7 +53,7 @@ clean:  ## remove the environment and caches; no data
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/run-ready: requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("digitd needs Python 3.11 or newer. Received: " + sys.version.split()[0])'
+	@$(MAKE) --no-print-directory suitable
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

@@ -4,7 +4,7 @@
 # The program gets a virtual environment of its own below /opt/digitd. It is built beside the one in use, which is replaced
 # only when the new one is complete and accepts the configuration; if the new one does not become ready, the old one comes back,
 # with its units.
-# PYTHON names the interpreter (3.11 or newer; default: python3).
+# PYTHON names the interpreter (default: python3).
 set -eu
 umask 022 # sudo keeps a stricter one of the person who types it, and the service could not read its program
 
@@ -20,8 +20,8 @@ die() { printf 'install: %s\n' "$*" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] || die "expected to run as root. Received: user $(id -un). Use: sudo make install"
 [ -d /run/systemd/system ] || die "expected a machine that systemd runs. Without it, use: make run"
-"$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-    die "expected Python 3.11 or newer with venv and ensurepip (Debian: python3-venv). Received: $("$python" --version 2>&1)"
+"$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null ||
+    die "expected Python 3.11, 3.12 or 3.13 with venv and ensurepip (Debian: python3-venv). Received: $("$python" --version 2>&1)"
 
 mkdir -p "$program"
 release=$program/$(date -u +%Y%m%dT%H%M%SZ)

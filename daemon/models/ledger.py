@@ -11,6 +11,21 @@ from typing import Any
 from daemon.clock import timestamp
 from daemon.files import append_line, read_lines
 
+EVENTS = (  # docs/glossary.md says what each means
+    "begun",
+    "made",
+    "vetted",
+    "promoted",
+    "refused",
+    "insufficient_evidence",
+    "failed",
+    "stopped",
+    "nothing_to_learn",
+    "current",
+    "live",
+    "swap_failed",
+)
+
 
 class Ledger:
     """The lines of one file.
@@ -27,10 +42,7 @@ class Ledger:
         """Add a line.
 
         Args:
-            event: "begun" (a training or an adoption took the name), "made" (its file is whole; `sha256` says which),
-                "vetted" (a file of unknown origin passed; `sha256`), "promoted", "refused", "insufficient_evidence" (the
-                gate's verdict), "failed", "stopped", "nothing_to_learn" (a training without a version), "current" (what
-                should be live changed), "live" (a daemon began to answer with it) or "swap_failed".
+            event: one of EVENTS.
             version: which version it is about.
             reason: one sentence.
             facts: anything else that JSON can hold.
