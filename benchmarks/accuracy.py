@@ -19,11 +19,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import devset
-from daemon.answering.review import review_reason
+from daemon.answering.choice import answer
 from daemon.config import Settings, load_settings
 from daemon.models.live import LiveModel, load
 from daemon.models.registry import Registry
 from daemon.reading.decode import InvalidImage, load_content
+from daemon.reading.mnist import Reading
+from daemon.reading.readings import Readings
 
 WORST = 120  # images on the contact sheet
 
@@ -55,29 +57,25 @@ class Answers:
 def read(cases: Iterable[devset.Case], model: LiveModel, settings: Settings) -> Answers:
     """Decode, normalise, predict and decide as the daemon does."""
     cases = list(cases)
-    pixels = np.zeros((len(cases), 28, 28), np.uint8)
-    doubts: list[str | None] = []
+    nothing = (Reading(np.zeros((28, 28), np.uint8), "not_a_digit"),)
+    readings = []
     rejected = np.zeros(len(cases), bool)
     started = time.process_time()
     for index, case in enumerate(cases):
         try:
             image = load_content(case.data, settings.inbox.max_pixels)
-        except InvalidImage as error:
+        except InvalidImage:
             rejected[index] = True
-            doubts.append(error.reason)
+            readings.append(nothing)
         else:
-            pixels[index] = image.pixels
-            doubts.append(image.doubt)
+            readings.append(image.readings)
     microseconds = (time.process_time() - started) / max(1, len(cases)) * 1e6
-    probabilities, energies, _ = model.predict(pixels)
-    confidence = np.where(rejected, 0, probabilities.max(axis=1))
-    held = [
-        review_reason(float(c), float(e), d, settings.inference) is not None
-        for c, e, d in zip(confidence, energies, doubts, strict=True)
-    ]
+    answers = answer(model, Readings.of(readings))
+    confidence = np.where(rejected, 0, answers.probabilities.max(axis=1))
+    held = np.array([reason is not None for reason in answers.review_reasons(settings.inference)])
     truth = np.array([-1 if case.digit is None else case.digit for case in cases])
-    answer = np.where(rejected, -1, probabilities.argmax(axis=1))
-    return Answers(truth, answer, confidence, energies, doubts, np.array(held), pixels, cases, microseconds)
+    digit = np.where(rejected, -1, answers.probabilities.argmax(axis=1))
+    return Answers(truth, digit, confidence, answers.energies, answers.doubts, held, answers.pixels, cases, microseconds)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:

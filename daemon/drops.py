@@ -22,13 +22,12 @@ class Drop(NamedTuple):  # tuples cross to another process at a tenth of a datac
 
 
 class ImageFacts(NamedTuple):
-    """What a result says about its image: the original's digest, format, size in pixels; and what normalisation doubts."""
+    """What a result says about its image: the original's digest, format and size in pixels."""
 
     sha256: str
     format: str
     width: int
     height: int
-    doubt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

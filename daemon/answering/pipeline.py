@@ -18,9 +18,9 @@ from functools import partial
 
 import numpy as np
 
+from daemon.answering.choice import answer
 from daemon.answering.publish import prepare, publish_predictions, publish_rejection, remove_orphaned_temporaries
 from daemon.answering.retirement import Answered, Folders, Retirement
-from daemon.answering.review import review_reason
 from daemon.config import Settings
 from daemon.drops import Drop, Predictions, Rejection
 from daemon.files import printable
@@ -235,25 +235,19 @@ class Pipeline:
         """The predictions, what they were made of, (n, 28, 28) uint8, and how many seconds the model took."""
         model = self._model()
         started = time.monotonic()
-        probabilities, energies, identity = model.predict(decoded.pixels)
+        answers = answer(model, decoded.readings)
         seconds = time.monotonic() - started
-        reasons = [
-            review_reason(confidence, energy, image.doubt, self._settings.inference)
-            for confidence, energy, image in zip(
-                probabilities.max(axis=1).tolist(), energies.tolist(), decoded.images, strict=True
-            )
-        ]
         batch = Predictions(
             decoded.drops,
             decoded.images,
-            probabilities,
-            reasons,
-            identity.version,
-            identity.sha256,
+            answers.probabilities,
+            answers.review_reasons(self._settings.inference),
+            answers.identity.version,
+            answers.identity.sha256,
             claimed,
             time.time(),
         )
-        return batch, decoded.pixels, seconds
+        return batch, answers.pixels, seconds
 
     def _answer(self, batch: Predictions, pixels: np.ndarray, seconds: float) -> None:
         self._publish(batch)

@@ -6,13 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+from daemon.answering.choice import answer
 from daemon.answering.publish import prediction_json, rejection_json, to_line
-from daemon.answering.review import review_reason
 from daemon.config import Settings
 from daemon.drops import Drop, ImageFacts, Predictions, Rejection
 from daemon.files import printable
 from daemon.models.registry import Registry, RegistryError
 from daemon.reading.decode import InvalidImage, load_image
+from daemon.reading.readings import Readings
 
 
 def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
@@ -46,15 +47,16 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
             else:
                 print(f"{name}: {error.reason}: {error.detail} {error.hint}", file=sys.stderr)
             continue
-        probabilities, energies, identity = model.predict(image.pixels[None])
-        confidence = float(probabilities.max())
-        reason = review_reason(confidence, float(energies[0]), image.doubt, settings.inference)
-        facts = ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt)
+        answers = answer(model, Readings.of([image.readings]))
+        probabilities, (reason,) = answers.probabilities, answers.review_reasons(settings.inference)
+        facts = ImageFacts(image.sha256, image.format, image.width, image.height)
+        identity = answers.identity
         batch = Predictions(
             [drop], [facts], probabilities, [reason], identity.version, identity.sha256, drop.received, time.time()
         )
         if as_json:
             sys.stdout.buffer.write(to_line(next(prediction_json(batch))))
         else:
-            print(f"{name}: {probabilities.argmax()} ({confidence:.2%}{', to be reviewed: ' + reason if reason else ''})")
+            why = f", to be reviewed: {reason}" if reason else ""
+            print(f"{name}: {probabilities.argmax()} ({probabilities.max():.2%}{why})")
     return 1 if rejected else 0

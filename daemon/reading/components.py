@@ -1,147 +1,180 @@
-"""The connected parts of a picture's ink: which of them are the digit, and whether there are several digits. No state."""
+"""The connected components of a picture's ink: which of them are the digit, and whether there are several. No state.
+
+The numbers below were fitted on the drawn pages of `benchmarks/devset.py` (22 kinds of paper, blank pages, noise, textures,
+several digits) and looked at on the scans of 13 writers. A share is of what its comment names.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 
 Doubt = Literal["several_digits", "not_a_digit"]
 
-EDGE = 0.12  # of a side; what lies within it on all sides is the picture's edge
 MOST_RUNS = 3000  # horizontal runs of ink; more is a texture, and is not taken apart
+LEAST_SIZE, LEAST_SIZE_SHARE = 8, 0.07  # pixels, and of the picture's longer side; what is smaller is no digit
+SPECK_SHARE = 0.02  # of the main component's area; what has less is a speck
+
+# What reaches the picture's border: the paper's edge, the table beyond it, a rule, the frame of a form.
+BORDER_WEIGHT, LINE_WEIGHT = 0.15, 0.02  # how much less likely it is the digit; the second for lines
+SLENDER_SHARE = 0.12  # of its length; what is narrower is a line
+SPANNING_SHARE = 0.95  # of the picture's side; what is longer runs from border to border
+EDGE_SHARE = 0.12  # of the picture's side: the strip along its border
+INSIDE_SHARE = 0.3  # of its area; what has less of it outside that strip lies along the edge
+TABLE_SHARE = 0.8  # of the picture's side; what lies along the edge and is longer is a table; shorter, perhaps a texture
+
+# What lies beside the main component; each is a share of that one's size, height or area.
+NEAR_SHARE = 0.12  # of its size; what is no further from it, or from what belongs to it, belongs to it
+DIGIT_HEIGHT_SHARE, DIGIT_AREA_SHARE = 0.55, 0.15  # what has less is no second digit
+GAP_BESIDE_SHARE, GAP_ABOVE_SHARE = 0.03, 0.05  # of its height, at least between two digits
+PIECE_SHARE, MOST_PIECES = 0.25, 5  # of its size; more pieces of at least this size are a pattern
+
+
+class Component(NamedTuple):
+    """One component: its number in `labels`, its bounding box with ends exclusive, its area; all in pixels."""
+
+    label: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+    area: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def size(self) -> int:
+        return max(self.right - self.left, self.bottom - self.top)
+
+    def gaps(self, other: Component) -> tuple[int, int]:
+        """Pixels across and down between the two boxes; negative where they overlap."""
+        return (
+            max(self.left - other.right, other.left - self.right),
+            max(self.top - other.bottom, other.top - self.bottom),
+        )
+
+    def borders(self, shape: tuple[int, int]) -> int:
+        """How many of the picture's four borders it reaches, give or take a pixel."""
+        return (self.left <= 1) + (self.top <= 1) + (self.right >= shape[1] - 1) + (self.bottom >= shape[0] - 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """The connected parts of a mask.
+class Components:
+    """The 8-connected components of a mask.
 
     Attributes:
-        area: (n,) int, in pixels.
-        top, bottom, left, right: (n,) int, the bounding boxes; ends exclusive.
-        run_part: (m,) int, the part that each horizontal run belongs to.
-        run_start, run_end: (m,) int, places in the mask laid out with two pixels of paper behind each row; ends exclusive.
+        labels: (height, width) uint16, the number of each pixel's component, 0 for paper.
+        table: (n, 5) int32, of each number: left, top, width, height, area. Row 0 is the paper's.
 
     """
 
-    area: np.ndarray
-    top: np.ndarray
-    bottom: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    run_part: np.ndarray
-    run_start: np.ndarray
-    run_end: np.ndarray
+    labels: np.ndarray
+    table: np.ndarray
+
+    def pick(self, rows: np.ndarray) -> list[Component]:
+        """The components for which rows, (n,) bool, is true."""
+        numbers = np.flatnonzero(rows)
+        return [
+            Component(number, left, top, left + width, top + height, area)
+            for number, (left, top, width, height, area) in zip(numbers.tolist(), self.table[numbers].tolist(), strict=True)
+            if number
+        ]
 
 
-def find_parts(mask: np.ndarray) -> Parts | None:
-    """Find the 8-connected parts of a mask by joining its horizontal runs; None if there are too many runs."""
-    height, width = mask.shape
-    stride = width + 2
-    flat = np.zeros(height * stride + 1, np.int8)
-    flat[1:].reshape(height, stride)[:, :width] = mask
-    change = np.diff(flat)
-    start, end = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
-    count = len(start)
-    if count > MOST_RUNS:
+def find_components(mask: np.ndarray) -> Components | None:
+    """Find the components of a mask, (height, width) uint8 of 0 and 255; None for a texture, which has too many."""
+    if np.count_nonzero(mask[:, 1:] > mask[:, :-1]) + np.count_nonzero(mask[:, 0]) > MOST_RUNS:
         return None
-    first = np.searchsorted(end, start + stride, "left")
-    after = np.searchsorted(start, end + stride, "right")
-    number = np.maximum(after - first, 0)
-    upper = np.repeat(np.arange(count), number)
-    lower = (
-        np.repeat(first - np.concatenate([[0], number.cumsum()[:-1]]), number) + np.arange(len(upper)) if count else upper
-    )
-    part = np.arange(count)
-    while True:
-        smaller = np.minimum(part[upper], part[lower])
-        before = part.copy()
-        np.minimum.at(part, upper, smaller)
-        np.minimum.at(part, lower, smaller)
-        part = part[part]
-        if (part == before).all():
-            break
-    _, part = np.unique(part, return_inverse=True)
-    n = int(part.max()) + 1 if count else 0
-    row = start // stride
-    left, right, top, bottom = (np.full(n, 1 << 30), np.zeros(n, int), np.full(n, 1 << 30), np.zeros(n, int))
-    np.minimum.at(left, part, start % stride)
-    np.maximum.at(right, part, end - row * stride)
-    np.minimum.at(top, part, row)
-    np.maximum.at(bottom, part, row + 1)
-    return Parts(np.bincount(part, end - start, n), top, bottom, left, right, part, start, end)
+    _, labels, table, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_16U)
+    return Components(labels, table)
 
 
-def choose(parts: Parts, shape: tuple[int, int]) -> tuple[np.ndarray, Doubt | None]:
-    """Which parts are the digit, and whether there are several."""
+def choose_digit(components: Components) -> tuple[list[Component], Doubt | None]:
+    """Which components are the digit on a page, and what speaks against there being one; none on a blank page."""
+    shape = components.labels.shape
+    sizes = components.table[:, 2:4].max(axis=1)
+    large = components.pick(sizes >= max(LEAST_SIZE, LEAST_SIZE_SHARE * max(shape)))
+    at_edge = {one.label for one in large if one.borders(shape) and _lies_along_the_edge(one, components.labels)}
+    likely = [one for one in large if one.label not in at_edge]
+    if not likely:
+        return [], None
+    main = max(likely, key=lambda one: _likelihood(one, shape))
+    weighty = components.table[:, 4] >= SPECK_SHARE * main.area
+    others = [one for one in components.pick(weighty | (sizes >= PIECE_SHARE * main.size)) if one != main]
+    inner = [one for one in others if not one.borders(shape)]
+    rivals = [
+        one for one in inner if one.height >= DIGIT_HEIGHT_SHARE * main.height and one.area >= DIGIT_AREA_SHARE * main.area
+    ]
+    apart = [one for one in rivals if _is_apart(one, main)]
+    able = [one for one in others if weighty[one.label] and _may_belong(one, shape, one.label in at_edge)]
+    chosen = _join(main, able)
+    if apart or len(rivals) > 1:
+        return chosen + [one for one in apart if one not in chosen], "several_digits"
+    pieces = sum(one.size >= PIECE_SHARE * main.size for one in inner)
+    return chosen, "not_a_digit" if pieces > MOST_PIECES else None
+
+
+def _likelihood(one: Component, shape: tuple[int, int]) -> float:
+    """How much a component looks like the digit: large, in the middle, not at the border."""
     height, width = shape
-    tall, wide = parts.bottom - parts.top, parts.right - parts.left
-    size = np.maximum(tall, wide)
-    outside = (parts.top <= 1).astype(int) + (parts.left <= 1) + (parts.bottom >= height - 1) + (parts.right >= width - 1)
-    slender = np.minimum(tall, wide) < 0.12 * size
-    reaches = (tall > 0.95 * height) | (wide > 0.95 * width)
-    penalty = np.where(outside > 0, np.where(reaches | slender, 0.02, 0.15), 1.0)
-    x, y = (parts.left + parts.right) / 2 / width - 0.5, (parts.top + parts.bottom) / 2 / height - 0.5
-    score = parts.area * np.sqrt(size) * penalty * (1 - np.maximum(abs(x), abs(y)))
-    table = (outside > 0) & _along_the_edge(parts, shape)
-    score[(size < max(8, 0.07 * max(shape))) | table] = 0
-    if not score.any():
-        return np.empty(0, int), None
-    main = int(score.argmax())
-    gap_x, gap_y = _gaps(parts, main)
-    others = np.arange(len(size)) != main
-    comparable = others & (outside == 0) & (tall >= 0.55 * tall[main]) & (parts.area >= 0.15 * parts.area[main])
-    beside = comparable & (gap_x > 0.03 * tall[main]) & (gap_y < 0)
-    above = comparable & (gap_y > 0.05 * tall[main]) & (gap_x < 0)
-    several = (beside | above).any() or np.count_nonzero(comparable) >= 2
-    table &= (tall > 0.8 * height) | (wide > 0.8 * width)  # shorter pieces may be what tells a texture
-    able = others & (parts.area >= 0.02 * parts.area[main]) & (penalty > 0.1) & ~table
-    near = _near(parts, main, able, 0.12 * size[main])
-    doubt: Doubt | None = "several_digits" if several else None
-    if several:
-        near |= beside | above
-    elif np.count_nonzero(others & (size >= 0.25 * size[main]) & (outside == 0)) >= 6:
-        doubt = "not_a_digit"
-    return np.flatnonzero(near | ~others), doubt
+    off_x = abs((one.left + one.right) / 2 / width - 0.5)
+    off_y = abs((one.top + one.bottom) / 2 / height - 0.5)
+    return one.area * one.size**0.5 * _weight(one, shape) * (1 - max(off_x, off_y))
 
 
-def draw(parts: Parts, chosen: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(height, width) bool: the mask again, with only the chosen parts in it."""
-    height, width = shape
-    stride = width + 2
-    picked = np.isin(parts.run_part, chosen)
-    edges = np.zeros(height * stride + 1, np.int8)
-    edges[parts.run_start[picked]] = 1
-    edges[parts.run_end[picked]] = -1
-    mask: np.ndarray = edges[:-1].cumsum(dtype=np.int8).reshape(height, stride)[:, :width].astype(bool)
-    return mask
+def _weight(one: Component, shape: tuple[int, int]) -> float:
+    if not one.borders(shape):
+        return 1.0
+    spans = one.height > SPANNING_SHARE * shape[0] or one.width > SPANNING_SHARE * shape[1]
+    slender = min(one.width, one.height) < SLENDER_SHARE * one.size
+    return LINE_WEIGHT if spans or slender else BORDER_WEIGHT
 
 
-def _gaps(parts: Parts, one: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) pixels across and (n,) down between the box of one part and those of all; negative where they overlap."""
-    gap_x = np.maximum(parts.left - parts.right[one], parts.left[one] - parts.right)
-    gap_y = np.maximum(parts.top - parts.bottom[one], parts.top[one] - parts.bottom)
-    return gap_x, gap_y
+def _may_belong(one: Component, shape: tuple[int, int], at_edge: bool) -> bool:
+    if at_edge and (one.height > TABLE_SHARE * shape[0] or one.width > TABLE_SHARE * shape[1]):
+        return False
+    return _weight(one, shape) > LINE_WEIGHT
 
 
-def _near(parts: Parts, main: int, able: np.ndarray, reach: float) -> np.ndarray:
-    """(n,) bool: of the parts that may belong to the main one, those within reach of it or, in turn, of such a part."""
-    joined = np.zeros(len(able), bool)
-    ends = [main]
-    while ends:
-        found = able & ~joined & (np.maximum(*_gaps(parts, ends.pop())) <= reach)
-        joined |= found
-        ends += np.flatnonzero(found).tolist()
+def _is_apart(one: Component, main: Component) -> bool:
+    """Whether it stands beside or above the main component, as another digit does."""
+    across, down = one.gaps(main)
+    return (across > GAP_BESIDE_SHARE * main.height and down < 0) or (down > GAP_ABOVE_SHARE * main.height and across < 0)
+
+
+def _join(main: Component, able: list[Component]) -> list[Component]:
+    """The main component, and those that lie near it or, in turn, near such a one."""
+    joined, left = [main], able
+    for end in joined:  # grows meanwhile
+        near = [one for one in left if max(one.gaps(end)) <= NEAR_SHARE * main.size]
+        joined += near
+        left = [one for one in left if one not in near]
     return joined
 
 
-def _along_the_edge(parts: Parts, shape: tuple[int, int]) -> np.ndarray:
-    """(n,) bool: parts whose ink lies almost all at the picture's edge, as the table beyond the paper does."""
-    height, width = shape
-    margin_x, margin_y = EDGE * width, EDGE * height
-    row = parts.run_start // (width + 2)
-    start, end = parts.run_start % (width + 2), parts.run_end - row * (width + 2)
-    inside = np.minimum(end, width - margin_x) - np.maximum(start, margin_x)
-    inside = np.where((row < margin_y) | (row >= height - margin_y), 0, np.maximum(inside, 0))
-    return np.bincount(parts.run_part, inside, len(parts.area)) < 0.3 * parts.area
+def _lies_along_the_edge(one: Component, labels: np.ndarray) -> bool:
+    """Whether its ink lies almost all at the picture's edge, as the table beyond the paper does."""
+    height, width = labels.shape
+    margin_x, margin_y = round(EDGE_SHARE * width), round(EDGE_SHARE * height)
+    inner = labels[margin_y : height - margin_y, margin_x : width - margin_x]
+    return int(np.count_nonzero(inner == one.label)) < INSIDE_SHARE * one.area
+
+
+def tell_several(components: list[Component]) -> Doubt | None:
+    """Whether components that all are ink of a digit are more than one digit."""
+    main = max(components, key=lambda one: one.area)
+    rivals = [
+        one
+        for one in components
+        if one != main and one.height >= DIGIT_HEIGHT_SHARE * main.height and one.area >= DIGIT_AREA_SHARE * main.area
+    ]
+    return "several_digits" if len(rivals) > 1 or any(_is_apart(one, main) for one in rivals) else None

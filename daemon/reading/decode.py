@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from daemon.reading import page as form
-from daemon.reading import plain_png
+from daemon.reading import normalise, plain_png
 from daemon.reading.components import Doubt
+from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 WORKING_SIDE = 256  # larger images are reduced to at most this before their ink is looked for
@@ -48,27 +48,35 @@ class Image(NamedTuple):  # made thousands of times a second, at a third of a da
     """An image ready for the model.
 
     Attributes:
-        pixels: (28, 28) uint8, ink 255 on paper 0.
+        readings: one or more, the most usual first; the model decides which is right.
         sha256: of the file's content, in hexadecimal.
         format: Pillow's name of the format, such as "PNG".
         width, height: of the original, in pixels, as stored (before its EXIF orientation is applied).
-        doubt: what already speaks against its being one digit, before any model has seen it.
 
     """
 
-    pixels: np.ndarray
+    readings: tuple[Reading, ...]
     sha256: str
     format: str
     width: int
     height: int
-    doubt: Doubt | None = None
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(28, 28) uint8, the first reading's."""
+        return self.readings[0].pixels
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """The first reading's."""
+        return self.readings[0].doubt
 
 
 class Picture(NamedTuple):
     """A decoded file, not yet in MNIST's form.
 
     Attributes:
-        grey: (height, width) uint8 or float32, 0 black to 255 white, at most WORKING_SIDE a side.
+        grey: (height, width) uint8, 0 black to 255 white, at most WORKING_SIDE a side.
         sha256, format, width, height: as in Image.
 
     """
@@ -148,12 +156,11 @@ def normalise_all(pictures: list[Picture]) -> list[Image | InvalidImage]:
 
     """
     images: list[Image | InvalidImage] = []
-    for picture, normalised in zip(pictures, form.normalise_all([picture.grey for picture in pictures]), strict=True):
-        if isinstance(normalised, form.Blank):
+    for picture, normalised in zip(pictures, normalise.normalise_all([picture.grey for picture in pictures]), strict=True):
+        if isinstance(normalised, Blank):
             images.append(_blank(normalised, picture.sha256))
         else:
-            pixels, doubt = normalised
-            images.append(Image(pixels, picture.sha256, picture.format, picture.width, picture.height, doubt))
+            images.append(Image(normalised, picture.sha256, picture.format, picture.width, picture.height))
     return images
 
 
@@ -184,7 +191,8 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, i
                 f"Expected one picture. Received: a {kind} with {frames} frames or pages.",
                 "Drop each frame or page as a file of its own.",
             )
-        picture.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a large JPEG is decoded at reduced scale
+        factor = -(-max(size) // WORKING_SIDE)
+        picture.draft("L", (size[0] // factor, size[1] // factor))  # a large JPEG is decoded at reduced scale
         picture.load()
         if kind != "PNG" or picture.info:  # a PNG without any metadata has no orientation
             ImageOps.exif_transpose(picture, in_place=True)
@@ -212,8 +220,8 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, i
     return grey, kind, size
 
 
-def _blank(blank: form.Blank, sha256: str) -> InvalidImage:
-    if blank.contrast < form.BLANK_CONTRAST:
+def _blank(blank: Blank, sha256: str) -> InvalidImage:
+    if blank.contrast < BLANK_CONTRAST:
         found = f"grey levels that differ from the paper by {blank.contrast:.0f} of 255"
         hint = "Write darker, or scan with more contrast."
     else:
@@ -273,7 +281,7 @@ def _to_grey(picture: Pillow.Image) -> np.ndarray:
             values = np.nan_to_num((values / 2 - low / 2) * (510 / max(high - low, 1e-6)))  # halves: the range may overflow
         else:
             values *= 255 / (4095 if values.max() <= 4095 else 65535)  # scanners store 12 bits in 16
-        picture = Pillow.fromarray(values)
+        picture = Pillow.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
     elif picture.mode != "L" or "transparency" in picture.info:
         picture = _flatten(picture.convert("RGBA")) if picture.has_transparency_data else picture.convert("RGB").convert("L")
     factor = -(-max(picture.size) // WORKING_SIDE)

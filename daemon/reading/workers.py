@@ -28,12 +28,12 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pebble import ProcessPool
 
 from daemon.config import InboxSettings
 from daemon.drops import Drop, ImageFacts, Rejection
 from daemon.reading.decode import InvalidImage, Picture, normalise_all, read_harmless, read_picture
+from daemon.reading.readings import Readings
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Decoded:
     """What became of a chunk, in the order of its drops.
 
     Attributes:
-        drops, images, pixels: those that can be predicted; pixels is (n, 28, 28) uint8.
+        drops, images, readings: those that can be predicted.
         refused: those that cannot be digit images, and why.
         failed: those that the machine could not read, and the error.
         left: those that time did not suffice for.
@@ -58,7 +58,7 @@ class Decoded:
 
     drops: list[Drop]
     images: list[ImageFacts]
-    pixels: np.ndarray
+    readings: Readings
     refused: list[Rejection]
     failed: list[tuple[Drop, OSError]]
     left: list[Drop]
@@ -66,19 +66,20 @@ class Decoded:
     @classmethod
     def nothing(cls) -> Decoded:
         """Of an empty chunk."""
-        return cls([], [], np.empty((0, 28, 28), np.uint8), [], [], [])
+        return cls([], [], Readings.of([]), [], [], [])
 
     def add(self, read: list[tuple[Drop, Picture]]) -> None:
         """Normalise pictures, and note what became of each."""
         images = normalise_all([picture for _, picture in read])
+        found = []
         for (drop, _), image in zip(read, images, strict=True):
             if isinstance(image, InvalidImage):
                 self.refused.append(_rejection(drop, image))
             else:
                 self.drops.append(drop)
-                self.images.append(ImageFacts(image.sha256, image.format, image.width, image.height, image.doubt))
-        pixels = [image.pixels for image in images if not isinstance(image, InvalidImage)]
-        self.pixels = np.concatenate([self.pixels, np.array(pixels, np.uint8).reshape(-1, 28, 28)])
+                self.images.append(ImageFacts(image.sha256, image.format, image.width, image.height))
+                found.append(image.readings)
+        self.readings = Readings.joined([self.readings, Readings.of(found)])
 
 
 class DecodersLost(Exception):
@@ -264,7 +265,7 @@ def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded
     whole = Decoded.nothing()
     decoders = Decoders(folder, limits)
     pending = deque([Drop(name, 0.0) for name in names[start : start + 256]] for start in range(0, len(names), 256))
-    arrays = [whole.pixels]
+    readings = [whole.readings]
     try:
         while pending:
             drops = pending.popleft()
@@ -285,10 +286,10 @@ def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded
             whole.images += part.images
             whole.refused += part.refused
             whole.failed += part.failed
-            arrays.append(part.pixels)
+            readings.append(part.readings)
             if part.left:
                 pending.append(part.left)
     finally:
         decoders.close()
-    whole.pixels = np.concatenate(arrays)
+    whole.readings = Readings.joined(readings)
     return whole

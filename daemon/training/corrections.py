@@ -77,7 +77,7 @@ def load_corrections(folder: Path, limits: InboxSettings) -> Corrections:
     refused += [f"{printable(drop.name)}: {error}" for drop, error in decoded.failed]
     labels: dict[str, dict[int, str]] = {}
     pixels = {}
-    for drop, image, array in zip(decoded.drops, decoded.images, decoded.pixels, strict=True):
+    for drop, image, array in zip(decoded.drops, decoded.images, decoded.readings.likeliest, strict=True):
         labels.setdefault(image.sha256, {})[int(drop.name[0])] = drop.name
         pixels[image.sha256] = array
     conflicts = [

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw
 
-from daemon.reading.page import BOX, SIDE, centre
+from daemon.reading.mnist import BOX, SIDE, centre
 
 NO_DIGIT = 10  # the label of what is no digit
 SCALE = 4  # strokes are drawn this much larger, then reduced

@@ -134,5 +134,5 @@ def account(decoded: Decoded, drops: list[Drop]) -> list[tuple[Drop, str]]:
     ended += [(rejection.drop, rejection.reason) for rejection in decoded.refused]
     reached = [*(drop for drop, _ in ended), *decoded.left]
     assert sorted(drop.name for drop in reached) == sorted(drop.name for drop in drops)
-    assert decoded.pixels.shape == (len(decoded.drops), 28, 28)
+    assert decoded.readings.likeliest.shape == (len(decoded.drops), 28, 28)
     return ended

@@ -47,7 +47,7 @@ def test_what_can_harm_nobody_is_decoded_at_once(tmp_path: Path, digits: Digits)
     drops = [*put(tmp_path, files), Drop("gone.png", 1.0)]
     decoded = decode_harmless(tmp_path, drops)
     assert ["a.png", "d.png"] == [drop.name for drop in decoded.drops]
-    assert np.array_equal(digits.images[[0, 3]], decoded.pixels)
+    assert np.array_equal(digits.images[[0, 3]], decoded.readings.pixels)
     assert hashlib.sha256(files["a.png"]).hexdigest() == decoded.images[0].sha256
     assert ["b.jpg", "c.png", "gone.png"] == [drop.name for drop in decoded.left]
     assert ([], []) == (decoded.refused, decoded.failed)
@@ -100,7 +100,7 @@ def test_a_chunk_is_decoded_in_order(tmp_path: Path, digits: Digits) -> None:
     drops = put(tmp_path, {f"{number}.png": digits.png(number) for number in range(5)})
     decoded = chunk(tmp_path, drops)
     assert drops == decoded.drops
-    np.testing.assert_array_equal(digits.images[:5], decoded.pixels)
+    np.testing.assert_array_equal(digits.images[:5], decoded.readings.pixels)
     expected = [ImageFacts(hashlib.sha256(digits.png(number)).hexdigest(), "PNG", 28, 28) for number in range(5)]
     assert expected == decoded.images
 
@@ -113,12 +113,12 @@ def test_a_chunk_is_parted_by_what_became_of_it(tmp_path: Path, digits: Digits) 
     assert ["a.png", "d.png"] == [drop.name for drop in decoded.drops]
     assert [("b.png", "not_an_image")] == [(rejection.drop.name, rejection.reason) for rejection in decoded.refused]
     assert [("c.png", FileNotFoundError)] == [(drop.name, type(error)) for drop, error in decoded.failed]
-    np.testing.assert_array_equal(digits.images[:2], decoded.pixels)
+    np.testing.assert_array_equal(digits.images[:2], decoded.readings.pixels)
 
 
 def test_an_empty_chunk_is_decoded(tmp_path: Path) -> None:
     """Nothing in, nothing out."""
-    assert (0, 28, 28) == chunk(tmp_path, []).pixels.shape
+    assert (0, 28, 28) == chunk(tmp_path, []).readings.pixels.shape
 
 
 def test_what_time_does_not_suffice_for_is_left(tmp_path: Path, digits: Digits) -> None:
@@ -130,7 +130,7 @@ def test_what_time_does_not_suffice_for_is_left(tmp_path: Path, digits: Digits) 
     decoded = chunk(tmp_path, drops)
     assert decoded.left
     assert drops == decoded.drops + decoded.left
-    assert len(decoded.drops) == len(decoded.pixels) == len(decoded.images)
+    assert len(decoded.drops) == len(decoded.readings) == len(decoded.images)
 
 
 def test_a_process_decodes(start: Callable[..., Started], digits: Digits) -> None:
@@ -139,7 +139,7 @@ def test_a_process_decodes(start: Callable[..., Started], digits: Digits) -> Non
     drops = put(started.work, {f"{number}.png": digits.png(number) for number in range(20)})
     decoded, here = started.decode(drops), chunk(started.work, drops)
     assert (here.drops, here.images) == (decoded.drops, decoded.images)
-    np.testing.assert_array_equal(here.pixels, decoded.pixels)
+    np.testing.assert_array_equal(here.readings.pixels, decoded.readings.pixels)
 
 
 def test_a_name_that_is_not_utf8_reaches_the_process(start: Callable[..., Started], digits: Digits) -> None:

@@ -1,0 +1,104 @@
+"""MNIST's form, which every model here reads: what is in it, what is brought into it, and what in it is no digit. No state.
+
+(28, 28) uint8, ink 255 on paper 0, the digit fitted into 20x20 keeping its aspect ratio, its centre of mass in the middle
+(LeCun et al., http://yann.lecun.com/exdb/mnist/).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from daemon.reading.components import Doubt
+
+SIDE = 28  # of an image
+BOX = 20  # what the digit is fitted into
+BLANK_CONTRAST = 24  # grey levels of 255; less than this between ink and paper is a blank page
+
+# Of a picture that is in MNIST's form already; fitted so that all of MNIST's images are.
+NEARLY_PURE = 8  # grey levels off black or white that paper may be
+MOST_BORDER_INK = 10  # of the border's 112 pixels; centring leaves some of MNIST's digits touching it
+
+# What 1,999 of 2,000 of MNIST's digits keep to.
+MOST_INK = 280  # pixels with ink
+LEAST_ROWS = 7  # rows with ink
+MOST_STROKES = 95  # strokes met by all rows and all columns together
+THICKEST = 7.5  # pixels, a stroke's mean width
+
+
+class Reading(NamedTuple):
+    """One way to see a picture as a digit.
+
+    Attributes:
+        pixels: (28, 28) uint8, in MNIST's form.
+        doubt: what already speaks against its being one digit, before any model has seen it.
+
+    """
+
+    pixels: np.ndarray
+    doubt: Doubt | None = None
+
+
+class Blank(Exception):
+    """There is no ink, or only specks; `contrast` is how far the grey levels differ from the paper, of 255."""
+
+    def __init__(self, contrast: float) -> None:
+        super().__init__(f"contrast {contrast:.0f}")
+        self.contrast = contrast
+
+
+def take_canonical(greys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take pictures of MNIST's size as they are, (n, 28, 28) uint8.
+
+    Returns:
+        The same with ink 255 on paper 0, and (n,) whether each is in MNIST's form: its border is nearly all paper.
+
+    """
+    border = np.concatenate([greys[:, 0], greys[:, -1], greys[:, :, 0], greys[:, :, -1]], axis=1)
+    light_on_dark = np.count_nonzero(border > NEARLY_PURE, axis=1) <= MOST_BORDER_INK
+    dark_on_light = np.count_nonzero(border < 255 - NEARLY_PURE, axis=1) <= MOST_BORDER_INK
+    ink = np.where(light_on_dark[:, None, None], greys, 255 - greys)
+    return ink, (light_on_dark | dark_on_light) & (ink.max(axis=(1, 2)) >= 4 * BLANK_CONTRAST)
+
+
+def fit(ink: np.ndarray) -> np.ndarray:
+    """Scale ink, (height, width) uint8 or float32, to BOX pixels on the longer side, keeping its aspect ratio."""
+    scale = BOX / max(ink.shape)
+    size = (max(1, round(ink.shape[1] * scale)), max(1, round(ink.shape[0] * scale)))
+    return cv2.resize(ink, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+
+
+def centre(digit: np.ndarray) -> np.ndarray:
+    """Put the digit's centre of mass into the middle of a 28x28 image; nothing is cut off.
+
+    Args:
+        digit: at most (28, 28) uint8 or float32, ink positive on paper 0.
+
+    Returns:
+        (28, 28) uint8; the most ink in it is 255.
+
+    """
+    height, width = digit.shape
+    digit = cv2.convertScaleAbs(np.maximum(digit, 0), alpha=255 / max(cv2.minMaxLoc(digit)[1], 1.0))
+    moments = cv2.moments(digit)
+    row, column = moments["m01"] / moments["m00"], moments["m10"] / moments["m00"]
+    top = min(max(round(SIDE / 2 - 0.5 - row), 0), SIDE - height)
+    left = min(max(round(SIDE / 2 - 0.5 - column), 0), SIDE - width)
+    pixels = np.zeros((SIDE, SIDE), np.uint8)
+    pixels[top : top + height, left : left + width] = digit
+    return pixels
+
+
+def find_doubts(pixels: np.ndarray) -> list[Doubt | None]:
+    """Whether the ink of each, (n, 28, 28), is more, thicker, flatter or more scattered than that of nearly all digits."""
+    ink = pixels > 127
+    across, down = ink[:, :, 1:] & ink[:, :, :-1], ink[:, 1:] & ink[:, :-1]
+    inner = across[:, 1:-1, 1:] & across[:, 1:-1, :-1] & down[:, 1:, 1:-1] & down[:, :-1, 1:-1]
+    area, beside, above, inside = (np.count_nonzero(part, axis=(1, 2)) for part in (ink, across, down, inner))
+    rows = np.count_nonzero(ink.any(axis=2), axis=1)
+    strokes = 2 * area - beside - above
+    thick = 2 * area > THICKEST * (area - inside)
+    odd = (area > MOST_INK) | (rows < LEAST_ROWS) | (strokes > MOST_STROKES) | thick
+    return ["not_a_digit" if is_odd else None for is_odd in odd.tolist()]

@@ -1,0 +1,69 @@
+"""choice.py: which reading of an image is answered."""
+
+import numpy as np
+
+from daemon.answering.choice import Chosen, answer
+from daemon.models.version import ModelIdentity
+from daemon.reading.components import Doubt
+from daemon.reading.mnist import Reading
+from daemon.reading.readings import Readings
+
+
+class Told:
+    """A model that says of an image what its first pixel asks for."""
+
+    def __init__(self, *says: tuple[int, float, float]) -> None:
+        self.says = says  # digit, confidence, relative energy
+
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, ModelIdentity]:
+        """Give what is to be said."""
+        said = [self.says[image[0, 0]] for image in images]
+        rows = np.zeros((len(images), 10), np.float32)
+        for row, (digit, confidence, _) in zip(rows, said, strict=True):
+            row[:] = (1 - confidence) / 9
+            row[digit] = confidence
+        return rows, np.array([energy for _, _, energy in said], np.float32), ModelIdentity("v0001", "")
+
+
+def reading(number: int, doubt: Doubt | None = None) -> Reading:
+    """An image of which the model says what is in this place."""
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[0, 0] = number
+    return Reading(pixels, doubt)
+
+
+def digits(chosen: Chosen) -> list[int]:
+    """What is answered."""
+    found: list[int] = chosen.probabilities.argmax(axis=1).tolist()
+    return found
+
+
+def test_an_image_with_one_reading_is_answered_by_it() -> None:
+    """Where there is nothing to choose, all goes through as it is."""
+    model = Told((3, 0.9, 0.0), (4, 0.2, 5.0))
+    readings = Readings.of([(reading(0),), (reading(1, "not_a_digit"),)])
+    answers = answer(model, readings)
+    assert [3, 4] == digits(answers)
+    assert [None, "not_a_digit"] == answers.doubts
+    assert np.array_equal(readings.pixels, answers.pixels)
+
+
+def test_the_reading_that_is_doubted_least_is_answered() -> None:
+    """Confidence, strangeness and what normalisation found all count, for each image alone."""
+    model = Told((1, 0.6, 0.0), (7, 0.99, 0.0), (5, 0.99, 2.0))
+    images = [(reading(0), reading(1)), (reading(2), reading(1)), (reading(1, "several_digits"), reading(0)), (reading(2),)]
+    answers = answer(model, Readings.of(images))
+    assert [7, 7, 1, 5] == digits(answers)
+    assert [None] * 4 == answers.doubts
+    assert [1, 1, 0, 2] == answers.pixels[:, 0, 0].tolist()
+
+
+def test_the_likelier_reading_wins_a_tie() -> None:
+    """A little more confidence is not enough to go against what the picture itself tells."""
+    model = Told((1, 0.95, 0.2), (7, 1.0, 0.0))
+    assert [1] == digits(answer(model, Readings.of([(reading(0), reading(1))])))
+
+
+def test_nothing_is_answered_with_nothing() -> None:
+    """An empty batch is a batch."""
+    assert [] == digits(answer(Told(), Readings.of([])))

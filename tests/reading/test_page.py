@@ -1,0 +1,70 @@
+"""page.py: a page, and a digit cut out of one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from daemon.reading.mnist import Blank
+from daemon.reading.normalise import normalise
+
+SEVEN = [(0, 0), (1, 0), (0.35, 1)]
+FIVE = [(1, 0), (0.1, 0), (0, 0.45), (0.6, 0.4), (1, 0.7), (0.6, 1), (0, 0.95)]
+ZERO = [(0.5 + 0.5 * np.sin(t), 0.5 - 0.5 * np.cos(t)) for t in np.linspace(0, 2 * np.pi, 40)]
+
+
+def draw(strokes: list[tuple[float, float]], size: tuple[int, int], margin: int, pen: int) -> Image.Image:
+    """A digit that fills its picture but for a margin."""
+    page = Image.new("L", size, 250)
+    inner = [side - 1 - 2 * margin for side in size]
+    points = [(margin + x * inner[0], margin + y * inner[1]) for x, y in strokes]
+    ImageDraw.Draw(page).line(points, fill=20, width=pen, joint="curve")
+    return page
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """The share of the ink of two images that both have."""
+    return float(np.count_nonzero((a > 100) & (b > 100)) / np.count_nonzero((a > 100) | (b > 100)))
+
+
+@pytest.mark.parametrize("strokes", [SEVEN, FIVE, ZERO], ids=["7", "5", "0"])
+@pytest.mark.parametrize("pen", [2, 4])
+@pytest.mark.parametrize("side", [50, 120, 240])
+def test_a_digit_cut_to_its_ink_is_read_whole(strokes: list[tuple[float, float]], pen: int, side: int) -> None:
+    """Strokes at the picture's border are no rules and no paper's edge; nothing but them touches it."""
+    cut = np.asarray(draw(strokes, (side * 2 // 3, side), 0, pen))
+    whole = np.pad(cut, side // 3, constant_values=250)
+    assert overlap(normalise(whole)[0].pixels, normalise(cut)[0].pixels) > 0.7
+
+
+@pytest.mark.parametrize("margin", [2, 4, 10])
+def test_a_stroke_across_a_narrow_picture_is_no_rule(margin: int) -> None:
+    """A rule runs from border to border; the bar of a 7 ends before."""
+    near = np.asarray(draw(SEVEN, (60, 90), margin, 3))
+    far = np.pad(near, 40, constant_values=250)
+    assert overlap(normalise(far)[0].pixels, normalise(near)[0].pixels) > 0.7
+
+
+def test_a_page_in_a_frame_is_a_page_first() -> None:
+    """Lines that cross the whole picture are seen as a form's, and only then as ink."""
+    page = draw(FIVE, (200, 200), 60, 10)
+    plain = normalise(np.asarray(page))
+    lines = ImageDraw.Draw(page)
+    for place in (12, 185):
+        lines.line((place, 0, place, 200), fill=90, width=2)
+        lines.line((0, place, 200, place), fill=90, width=2)
+    readings = normalise(np.asarray(page))
+    assert overlap(plain[0].pixels, readings[0].pixels) > 0.8
+    assert 2 == len(readings)
+
+
+def test_a_grid_without_a_digit_is_blank() -> None:
+    """The other reading does not make ink of rules."""
+    page = Image.new("L", (300, 300), 240)
+    lines = ImageDraw.Draw(page)
+    for place in range(20, 300, 50):
+        lines.line((place, 0, place, 300), fill=120, width=2)
+        lines.line((0, place, 300, place), fill=120, width=2)
+    with pytest.raises(Blank):
+        normalise(np.asarray(page))
