@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     """
     options = _parser().parse_args(arguments)
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours imports from the current folder, where people may drop a .py
     _log_to_stderr()
     try:
         return int(options.command(options))

@@ -125,6 +125,27 @@ print("heavy:", [name for name in {HEAVY!r} if name in sys.modules])
     assert "heavy: []" == done.stdout.splitlines()[-1]
 
 
+@pytest.mark.parametrize("program", [["-m", "daemon"], ["../bin/digitd"]])
+def test_nothing_is_imported_from_the_current_folder(root: Path, tmp_path: Path, program: list[str]) -> None:
+    """Neither by the command nor by a process that it starts: people may drop a .py where somebody types it."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/digitd").write_text("import sys; from daemon.cli import main; sys.exit(main())")  # as pip makes it
+    for module in ("selectors", "socket", "signal", "resource", "argparse"):
+        (here / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write('{module} ')\n")
+    (root / "models/v0001.json").unlink()  # it starts its processes, finds no model, and ends
+    subprocess.run(
+        [sys.executable, *program, "run", "-c", root / "config.toml"],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        check=False,
+        capture_output=True,
+        timeout=120,
+    )
+    assert not (tmp_path / "imported").exists()
+
+
 def test_init_lays_out_a_root(tmp_path: Path) -> None:
     """All folders, configuration, model and data set are there; what it made passes its own check of the configuration."""
     new = tmp_path / "deep" / "new"
