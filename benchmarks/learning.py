@@ -149,7 +149,8 @@ def kill_at_random(root: Path, times: int) -> None:
                 content, digit = continental(1_000 * (number + 1) + seed)
                 put_correction(root, digit, f"{number}-{seed}.jpg", content)
             time.sleep(rng.uniform(3, 45))
-            trainers = [pid for pid in daemon.pids() if b"daemon.training.fit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in daemon.pids()}
+            trainers = [pid for pid, command in commands.items() if b"daemon.training.trainer" in command]
             if trainers and rng.random() < 0.5:
                 os.kill(trainers[0], signal.SIGKILL)
             else:
@@ -177,7 +178,7 @@ def compare_latency(root: Path) -> None:
         job = {"config": str(root / "config.toml"), "version": "v0009", "background": True}
         for round_ in range(3):
             waits["without"] += steady(daemon, images, f"without{round_}", 5.0, lambda: None, pause=0.05)
-            command = [sys.executable, "-m", "daemon.training.fit", json.dumps(job)]
+            command = [sys.executable, "-m", "daemon.training.trainer", json.dumps(job)]
             trainer = subprocess.Popen(command, env=environment, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
             wait_for((root / "logs" / "tensorboard" / "v0009").exists, 600)
             waits["with"] += steady(daemon, images, f"with{round_}", 5.0, lambda: None, pause=0.05)

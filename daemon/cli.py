@@ -121,7 +121,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _retrain(options: argparse.Namespace) -> int:
-    from daemon.training.retraining import retrain_now
+    from daemon.commands.retrain import retrain_now
 
     return retrain_now(load_settings(options.config))
 
@@ -152,14 +152,9 @@ def _rollback(options: argparse.Namespace) -> int:
 
 
 def _correct(options: argparse.Namespace) -> int:
-    from daemon.training.corrections import correct
+    from daemon.commands.correct import print_correct
 
-    try:
-        print(correct(load_settings(options.config), options.name, options.digit))
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return FAILED
-    return DONE
+    return print_correct(load_settings(options.config), options.name, options.digit)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -29,8 +29,10 @@ from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.presence import announce, who_runs
 from daemon.telemetry.readiness import Readiness
-from daemon.training.corrections import CorrectionWatch
-from daemon.training.retraining import Retraining, schedule
+from daemon.training.candidates import Candidates
+from daemon.training.correction_watch import CorrectionWatch
+from daemon.training.retraining import Retraining, show_progress
+from daemon.training.schedule import Schedule
 from daemon.training.vetting import Vetting
 
 log = logging.getLogger(__name__)
@@ -150,11 +152,7 @@ class Service:
         self._loop(stack, "pipeline", lambda: pipeline.run_once(PASS_SECONDS))
         self._loop(stack, "models", swapper.run_once, rest=HEARTBEAT_SECONDS)
         stack.callback(self._stop.set)  # which a vetting heeds
-        retraining = self._retraining(metrics, registry)
-        self._reloads.append(retraining.apply)
-        stack.callback(retraining.close)
-        retraining.start()
-        self._loop(stack, "retraining", retraining.run_once, rest=HEARTBEAT_SECONDS)
+        self._start_learning(stack, registry, metrics)
         readiness.report("start", None)
         notify("READY=1")
         log.info("watching %s; results appear in %s", settings.folder("inbox"), folders.results)
@@ -171,18 +169,22 @@ class Service:
             )
         stack.callback(os.close, lock)
 
-    def _retraining(self, metrics: Metrics, registry: Registry) -> Retraining:
-        corrections = self._settings.folder("corrections")
-        journal = self._settings.folder("logs") / "corrections.jsonl"
-        watch = CorrectionWatch(corrections, self._settings.folder("results"), journal, metrics)
-        return Retraining(self._settings, registry, watch, metrics)
+    def _start_learning(self, stack: ExitStack, registry: Registry, metrics: Metrics) -> None:
+        corrections = CorrectionWatch(self._settings, metrics)
+        candidates = Candidates(self._settings, registry, partial(show_progress, metrics))
+        retraining = Retraining(self._settings, registry, corrections, candidates, metrics)
+        self._reloads += [retraining.apply, corrections.apply]
+        self._loop(stack, "corrections", partial(_at_this_moment, corrections.run_once), rest=HEARTBEAT_SECONDS)
+        stack.callback(corrections.close)
+        self._loop(stack, "retraining", partial(_at_this_moment, retraining.run_once), rest=HEARTBEAT_SECONDS)
+        stack.callback(retraining.close)
 
     def _read_again(self) -> None:
         """Put in force what can change live; name what needs a restart. A wrong configuration changes nothing."""
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             new = load_settings(self._settings.file)
-            schedule(new.retrain)
+            Schedule(new.retrain)
         except ConfigError as error:
             log.error("the configuration stays as it was: %s", error)
         else:
@@ -237,6 +239,11 @@ class Service:
         )
         self._failed = True
         self._signals.put(signal.SIGTERM)
+
+
+def _at_this_moment(run_once: Callable[[float, float], object]) -> None:
+    """Make a pass that is handed the wall clock's time, which may be set, and the monotonic clock's."""
+    run_once(time.time(), time.monotonic())
 
 
 def _finish(pipeline: Pipeline) -> None:

@@ -92,6 +92,7 @@ def test_an_unknown_table_is_refused(tmp_path: Path) -> None:
         ("[inbox]\nignore = '*.part'", "[inbox] ignore", "'*.part' (str)"),
         ("[inference]\nreview_below = 1.5", "[inference] review_below", "1.5 (float)"),
         ("[training]\nvalidation_share = 0.0", "[training] validation_share", "0.0 (float)"),
+        ("[training]\noptimizer = 'adamant'", "[training] optimizer", "'adamant' (str)"),
         ("[training.augmentation]\nzoom = -1.0", "[training.augmentation] zoom", "-1.0 (float)"),
         ("http = 5", "http", "5 (int)"),
     ],

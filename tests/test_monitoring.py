@@ -164,7 +164,7 @@ def has_swapped(daemon: Daemon) -> bool:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (process / "cmdline").read_bytes()
-            if b"daemon.training.fit" in command and str(daemon.root).encode() in command:
+            if b"daemon.training.trainer" in command and str(daemon.root).encode() in command:
                 subprocess.run(
                     ["chrt", "--all-tasks", "--other", "--pid", "0", process.name], check=False, capture_output=True
                 )

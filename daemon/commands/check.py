@@ -9,7 +9,7 @@ from pathlib import Path
 
 from daemon.config import FOLDERS, ONE_FILE_SYSTEM, ConfigError, Settings
 from daemon.models.registry import Registry, RegistryError
-from daemon.training.retraining import schedule
+from daemon.training.schedule import Schedule
 
 LOW_DISK_BYTES = 500 * 2**20
 INOTIFY = Path("/proc/sys/fs/inotify")
@@ -47,7 +47,7 @@ def find_problems(settings: Settings) -> Iterator[str]:
 
 def _schedule_problems(settings: Settings) -> Iterator[str]:
     try:
-        schedule(settings.retrain)
+        Schedule(settings.retrain)
     except ConfigError as error:
         yield str(error)
 

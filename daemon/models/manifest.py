@@ -44,6 +44,7 @@ class Holdout(_FreePart):
     """How it does on the frozen hold-out.
 
     Attributes:
+        sha256: the digest of its images and labels.
         images: how many.
         accuracy: the share that is read right.
         loss: the mean cross-entropy.
@@ -51,6 +52,7 @@ class Holdout(_FreePart):
 
     """
 
+    sha256: str | None = None
     images: Count
     accuracy: Share
     loss: float | None = None

@@ -7,7 +7,6 @@ lock of the channel) costs the pool, which is replaced here.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import multiprocessing
@@ -32,6 +31,7 @@ from pebble import ProcessPool
 
 from daemon.config import InboxSettings
 from daemon.drops import Drop, ImageFacts, Rejection
+from daemon.processes import die_with_parent
 from daemon.reading.decode import InvalidImage, Picture, normalise_all, read_harmless, read_picture
 from daemon.reading.readings import Readings
 
@@ -41,7 +41,6 @@ TOGETHER = 32  # pictures that are normalised at once
 CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
 WRITE_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
 STALLED_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(slots=True)
@@ -245,7 +244,7 @@ def _rejection(drop: Drop, error: InvalidImage) -> Rejection:
 
 def _start_worker(address_space: int) -> None:
     """Runs in each new process: its limits, and its end when the daemon ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # our parent, the fork server, ends with the daemon
+    die_with_parent(signal.SIGKILL)  # the fork server, which ends with the daemon
     resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGIO, signal.SIG_IGN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from daemon.models.live import LiveModel
 from daemon.models.network import as_input
 from daemon.models.version import ModelIdentity
 from daemon.training.dataset import Split
+from daemon.training.gate import recall_by_digit
 
 
 @dataclass(frozen=True)
@@ -21,44 +23,56 @@ class Evaluation:
     """How a model does on a data set of n images.
 
     Attributes:
-        loss: the mean cross-entropy.
-        accuracy: the share of right answers.
-        confusion: (10, 10) counts of truth x answer.
-        answers: (n,) digits.
+        truth, answers: (n,) int64 digits.
+        loss: the mean cross-entropy; 0.0 without images.
 
     """
 
-    loss: float
-    accuracy: float
-    confusion: np.ndarray
+    truth: np.ndarray
     answers: np.ndarray
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers; 0.0 without images."""
+        return float(np.mean(self.answers == self.truth)) if len(self.truth) else 0.0
 
     @property
     def recall(self) -> list[float]:
-        """The share of each digit's images that were read as that digit; 1.0 for a digit without images."""
-        counts = self.confusion.sum(axis=1)
-        return [
-            float(right / count) if count else 1.0 for right, count in zip(self.confusion.diagonal(), counts, strict=True)
-        ]
+        """The share of each digit's images that were read as that digit."""
+        return recall_by_digit(self.truth, self.answers)
 
+    @property
+    def confusion(self) -> np.ndarray:
+        """(10, 10) counts of truth x answer."""
+        counts = np.zeros((CLASSES, CLASSES), np.int64)
+        np.add.at(counts, (self.truth, self.answers), 1)
+        return counts
 
-def saved_logits(path: Path, data: Split) -> np.ndarray:
-    """The logits (n, 10) that a live model made of what was saved has."""
-    return LiveModel(path, ModelIdentity("", ""), Calibration()).logits(data.x)
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "images": len(self.truth),
+            "loss": round(self.loss, 6),
+            "accuracy": round(self.accuracy, 6),
+            "recall": [round(value, 6) for value in self.recall],
+        }
 
 
 def evaluate(model: keras.Model, data: Split) -> Evaluation:
     """Compare a model's answers with the labels of a data set."""
     if not len(data):
-        return Evaluation(0.0, 0.0, np.zeros((CLASSES, CLASSES), np.int64), np.empty(0, np.int64))
-    probabilities = model.predict(as_input(data.x), batch_size=256, verbose=0)
-    return compare(probabilities, data.y)
+        return Evaluation(data.y.astype(np.int64), data.y.astype(np.int64), 0.0)
+    return compare(model.predict(as_input(data.x), batch_size=256, verbose=0), data.y)
 
 
 def compare(probabilities: np.ndarray, digits: np.ndarray) -> Evaluation:
     """Compare (n, 10) answers with (n,) labels, n > 0."""
-    answers = probabilities.argmax(axis=1)
-    confusion = np.zeros((CLASSES, CLASSES), np.int64)
-    np.add.at(confusion, (digits.astype(np.int64), answers), 1)
-    losses = keras.losses.sparse_categorical_crossentropy(digits, probabilities)
-    return Evaluation(float(np.mean(losses)), float(np.mean(answers == digits)), confusion, answers)
+    truth = digits.astype(np.int64)
+    losses = keras.losses.sparse_categorical_crossentropy(truth, probabilities)
+    return Evaluation(truth, probabilities.argmax(axis=1), float(np.mean(losses)))
+
+
+def saved_logits(path: Path, data: Split) -> np.ndarray:
+    """The logits (n, 10) that a live model made of what was saved has."""
+    return LiveModel(path, ModelIdentity("", ""), Calibration()).logits(data.x)

@@ -52,11 +52,12 @@ class Answers:
         champion, candidate = self.champion == self.truth, self.candidate == self.truth
         return int((champion & ~candidate).sum()), int((candidate & ~champion).sum())
 
-    def recall(self, answers: np.ndarray) -> list[float]:
-        """The share of each digit's images read as that digit; 1.0 for a digit without images."""
-        right = np.bincount(self.truth[answers == self.truth], minlength=CLASSES)
-        count = np.bincount(self.truth, minlength=CLASSES)
-        return [float(r / c) if c else 1.0 for r, c in zip(right, count, strict=True)]
+
+def recall_by_digit(truth: np.ndarray, answers: np.ndarray) -> list[float]:
+    """The share of each digit's images that were read as that digit; 1.0 for a digit without images."""
+    right = np.bincount(truth[answers == truth], minlength=CLASSES)
+    count = np.bincount(truth, minlength=CLASSES)
+    return [float(r / c) if c else 1.0 for r, c in zip(right, count, strict=True)]
 
 
 def decide(holdout: Answers, corrections: Answers, best_accuracy: float, settings: GateSettings) -> Verdict:
@@ -86,7 +87,11 @@ def decide(holdout: Answers, corrections: Answers, best_accuracy: float, setting
             f"{'the champion' if candidate - champion < -settings.margin else f'the best ever live, {best_accuracy:.2%}'}.",
         )
     for digit, (before, after) in enumerate(
-        zip(holdout.recall(holdout.champion), holdout.recall(holdout.candidate), strict=True)
+        zip(
+            recall_by_digit(holdout.truth, holdout.champion),
+            recall_by_digit(holdout.truth, holdout.candidate),
+            strict=True,
+        )
     ):
         if after < min(settings.recall_floor, before):
             return Verdict(

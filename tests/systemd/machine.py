@@ -106,7 +106,7 @@ class Machine:
 
     def trainers(self) -> list[str]:
         """The process numbers of trainings that run."""
-        found = self.run("sh", "-c", "grep -l daemon.training.fit /proc/[0-9]*/cmdline 2>/dev/null; true").split()
+        found = self.run("sh", "-c", "grep -l daemon.training.trainer /proc/[0-9]*/cmdline 2>/dev/null; true").split()
         numbers = [path.split("/")[2] for path in found]
         return [number for number in numbers if self.succeeds("grep", "-q", "python", f"/proc/{number}/comm")]
 

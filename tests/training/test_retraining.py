@@ -1,299 +1,234 @@
-"""The retraining loop: when it runs, what it learns, and what the daemon does with the version."""
+"""retraining.py: when a training is started, without any process and with every moment handed in."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
-import h5py
-import numpy as np
 import pytest
 
-from daemon.commands.init import lay_out
-from daemon.config import ConfigError, RetrainSettings, Settings, load_settings
+from daemon.config import ConfigError, Settings
 from daemon.models.registry import Registry, TrainingUnderWay
-from daemon.training.retraining import Trainer, schedule
-from tests.conftest import DENSE_LAYERS, REPOSITORY, Daemon, Digits, encode, make_root, wait_until
+from daemon.telemetry.metrics import Metrics
+from daemon.training.candidates import Candidates, Run
+from daemon.training.correction_watch import CorrectionWatch
+from daemon.training.corrections import read_labels, write_learnt
+from daemon.training.retraining import PAUSE_SECONDS, Retraining
+from tests.conftest import Digits
+from tests.training.test_corrections import put
+
+NOON = datetime(2026, 11, 23, 12).timestamp()  # noqa: DTZ001 -- a Monday, by the local clock that cron goes by
+NIGHT = NOON + 15 * 3600  # 03:00, the default schedule's next
+DAY = 86_400.0
 
 
-def small_root(folder: Path, seed: int = 1) -> Path:
-    """A root that trains in seconds: 4,000 MNIST images, a dense network, and no champion yet."""
-    make_root(folder)
-    (folder / "datasets").unlink()
-    (folder / "datasets").mkdir()
-    with np.load(REPOSITORY / "datasets" / "mnist.npz") as full:
-        np.savez(
-            folder / "datasets" / "mnist.npz",
-            x_train=full["x_train"][:4_000],
-            y_train=full["y_train"][:4_000],
-            x_test=full["x_test"][:2_000],
-            y_test=full["y_test"][:2_000],
-        )
-    text = (folder / "config.toml").read_text()
-    text = text[: text.index("[[training.layers]]")] + DENSE_LAYERS + text[text.index("[retrain]") :]
-    values = {
-        "epochs": 3,
-        "seed": seed,
-        "synthetic_digits": 0,
-        "synthetic_no_digits": 0,
-        "steps": 60,
-        "margin": 0.05,
-        "recall_floor": 0.5,
-        "canary_accuracy": 0.6,
-    }
-    for key, value in values.items():
-        text, found = re.subn(rf"^{key} = [\d.]+", f"{key} = {value}", text, flags=re.MULTILINE)
-        assert found == 1, f"{key} is {found} times in config.toml"
-    (folder / "config.toml").write_text(text)
-    for file in (folder / "models").glob("v*"):
-        file.unlink()
-    return folder
+class Trainings(Candidates):
+    """Trainings that end as they are told to, and are only written down."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        super().__init__(settings, registry)
+        self.registry = registry
+        self.began: list[tuple[str, float]] = []
+        self.result: str | Exception = "refused"
+
+    def run(self, why: str, began: float, **_: Any) -> Run:
+        """What the real one writes down, without the training."""
+        self.began.append((why, began))
+        if isinstance(self.result, Exception):
+            raise self.result
+        if self.result != "nothing_to_learn":
+            self.registry.ledger.record(self.result, "v0002", "so it was told", why=why, began=began)
+        if self.result != "stopped":
+            write_learnt(self.settings, read_labels(self.settings.folder("corrections")))
+        return Run(self.result, "v0002", "so it was told")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small root with a first version, trained by `digitd retrain`."""
-    root = small_root(tmp_path_factory.mktemp("trained") / "root")
-    done = digitd(root, "retrain")
-    assert done.returncode == 0, done.stderr
-    return root
+class Daemon:
+    """What of the daemon decides about trainings; time goes by as it is told."""
+
+    def __init__(self, settings: Settings, now: float = NOON) -> None:
+        self.settings, self.now, self.steady = settings, now, 0.0
+        self.registry = Registry(settings.folder("models"))
+        self.registry.ledger.record("live", "v0001", "the daemon started", time=now)
+        self.trainings = Trainings(settings, self.registry)
+        self.metrics = Metrics()
+        self.corrections = CorrectionWatch(settings, self.metrics)
+        self.retraining = Retraining(settings, self.registry, self.corrections, self.trainings, self.metrics)
+
+    def wait(self, seconds: float = 0.0) -> list[str]:
+        """Let time go by, then make two passes; what started trainings in them."""
+        self.steady += seconds
+        return self.set_clock(self.now + seconds)
+
+    def set_clock(self, now: float) -> list[str]:
+        """Make two passes at another time, as after a suspend, or after somebody set the clock."""
+        self.now = now
+        started = len(self.trainings.began)
+        for _ in range(2):
+            self.steady += 6
+            self.now += 6
+            self.corrections.run_once(self.now, self.steady)
+            self.retraining.run_once(self.now, self.steady)
+        return [why for why, _ in self.trainings.began[started:]]
+
+    def restart(self, result: str | Exception = "refused") -> Daemon:
+        """The daemon that comes after this one."""
+        daemon = Daemon(self.settings, self.now)
+        daemon.trainings.result = result
+        return daemon
 
 
 @pytest.fixture
-def champion_root(trained: Path, tmp_path: Path) -> Path:
-    """A copy of that root of one's own."""
-    root = tmp_path / "root"
-    shutil.copytree(trained, root, symlinks=True)
-    return root
+def daemon(settings: Settings) -> Daemon:
+    """One that was started for the first time, at noon."""
+    return Daemon(settings)
 
 
-def digitd(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run one command on a root."""
-    command = [sys.executable, "-m", "daemon", arguments[0], "-c", str(root / "config.toml"), *arguments[1:]]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+@pytest.fixture
+def correct(settings: Settings, digits: Digits) -> Callable[[int], None]:
+    """Labels so many images more."""
+    labelled = 0
+
+    def label(count: int) -> None:
+        nonlocal labelled
+        for number in range(labelled, labelled + count):
+            put(settings.folder("corrections"), digits.labels[number], f"{number}.png", digits.png(number))
+        labelled += count
+
+    return label
 
 
-def ledger(root: Path) -> list[dict[str, Any]]:
-    """The lines of a root's ledger."""
-    return list(Registry(root / "models").ledger.lines())
+def test_it_trains_when_the_clock_says_so(daemon: Daemon) -> None:
+    """Once a night, at three; the metric says when the next one is."""
+    assert daemon.wait(14 * 3600) == []
+    assert daemon.metrics.registry.get_sample_value("digitd_training_next_run_timestamp_seconds") == NIGHT
+    assert daemon.wait(3600) == ["scheduled"]
+    assert daemon.wait(20 * 3600) == []
+    assert daemon.metrics.registry.get_sample_value("digitd_training_next_run_timestamp_seconds") == NIGHT + DAY
+    assert daemon.wait(4 * 3600) == ["scheduled"]
 
 
-def correct_many(root: Path, digits: Digits, count: int, offset: int = 0) -> None:
-    """Label `count` MNIST images, upside down, as what they are: a stream that the champion does not read."""
-    for number in range(5_000 + offset, 5_000 + offset + count):
-        folder = root / "corrections" / str(digits.labels[number])
-        folder.mkdir(parents=True, exist_ok=True)
-        Path(folder / f"{number}.png").write_bytes(upside_down(digits, number))
+def test_a_machine_that_is_off_at_night_trains_in_the_morning(daemon: Daemon) -> None:
+    """What fell into the time without a daemon is made up for, also before there ever was a training, and only once."""
+    assert daemon.wait(3600) == []
+    morning = Daemon(daemon.settings, NOON + 20 * 3600)
+    assert morning.wait() == ["scheduled"]
+    assert morning.restart().wait() == []
+    late = Daemon(daemon.settings, NOON + 5 * DAY)
+    assert late.wait() == ["scheduled"]
 
 
-def upside_down(digits: Digits, number: int) -> bytes:
-    """A digit that the champion has never seen so, as a PNG."""
-    return encode(np.ascontiguousarray(digits.images[number][::-1]))
+def test_a_suspend_over_the_time_does_not_drop_the_training(daemon: Daemon) -> None:
+    """The wall clock jumps over three o'clock, the other one stood still: it is due."""
+    assert daemon.wait() == []
+    assert daemon.set_clock(NOON + 20 * 3600) == ["scheduled"]
 
 
-def test_a_first_training_leaves_everything_that_was_promised(trained: Path) -> None:
-    """Version, manifest, history as CSV and picture, TensorBoard events, report, ledger, and current.h5."""
-    logs = trained / "logs"
-    assert (trained / "models" / "current.h5").readlink() == Path("v0001.h5")
-    assert (logs / "training" / "v0001" / "history.csv").read_text().startswith("epoch,accuracy,")
-    assert (logs / "training" / "v0001" / "history.png").read_bytes().startswith(b"\x89PNG")
-    assert list((logs / "tensorboard" / "v0001").rglob("events.out.tfevents.*")) != []
-    report = json.loads((logs / "training" / "v0001" / "report.json").read_bytes())
-    assert (report["verdict"], report["training"]["origin"]) == ("promoted", "from scratch")
-    assert [line["event"] for line in ledger(trained)] == ["begun", "made", "promoted", "current"]
-    with h5py.File(trained / "models" / "v0001.h5") as file:
-        assert "optimizer_weights" not in file
+def test_an_interval_goes_on_over_restarts(daemon: Daemon) -> None:
+    """Every 24 hours, from the last training on, however often the daemon starts."""
+    every_day = daemon.settings.model_copy(
+        update={"retrain": daemon.settings.retrain.model_copy(update={"cron": "", "interval_hours": 24.0})}
+    )
+    every_day.read_from(daemon.settings.file)
+    running = Daemon(every_day)
+    assert running.wait(25 * 3600) == ["scheduled"]
+    for _ in range(3):
+        running = running.restart()
+        assert running.wait(6 * 3600) == []
+    assert running.restart().wait(7 * 3600) == ["scheduled"]
 
 
-def test_corrections_are_learnt_and_promoted(champion_root: Path, digits: Digits) -> None:
-    """Upside-down digits, corrected 150 times: the candidate reads the held-back ones better."""
-    correct_many(champion_root, digits, 150)
-    done = digitd(champion_root, "retrain")
-    assert done.returncode == 0, done.stderr
-    report = json.loads((champion_root / "logs" / "training" / "v0002" / "report.json").read_bytes())
-    assert report["training"]["origin"] == "from v0001"
-    assert report["verdict"] == "promoted", report["reason"]
-    assert "newly right" in report["reason"]
-    listing = digitd(champion_root, "models").stdout
-    assert "from v0001" in listing
-    assert "(current)" in listing.splitlines()[2]
-    assert "(previous)" in listing.splitlines()[1]
-
-
-def test_nothing_to_learn_means_no_run(champion_root: Path) -> None:
-    """The same data, configuration and corrections as at the last verdict: no training, and no version."""
-    settings = load_settings(champion_root / "config.toml")
-    run = Trainer(settings, Registry(settings.folder("models"))).run("scheduled")
-    assert run.result == "nothing_to_learn"
-    assert Registry(settings.folder("models")).names() == ["v0001"]
-
-
-def test_the_shipped_model_has_learnt_what_it_is_shipped_with(tmp_path: Path) -> None:
-    """In a fresh root the first night's training has nothing to learn, until the configuration or a correction differs."""
-    lay_out(tmp_path / "new")
-    config = tmp_path / "new" / "config.toml"
-    registry = Registry(tmp_path / "new" / "models")
-    registry.settle(registry.current())  # as the daemon does when it starts
-
-    def has_learnt() -> bool:
-        settings = load_settings(config)
-        return Trainer(settings, Registry(settings.folder("models")))._has_learnt("never seen")
-
-    assert has_learnt()
-    config.write_text(config.read_text().replace("batch_size = 128", "batch_size = 64"))
-    assert not has_learnt()
-    config.write_text(config.read_text().replace("batch_size = 64", "batch_size = 128"))
-    assert has_learnt()
-    (tmp_path / "new" / "corrections" / "3").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "new" / "corrections" / "3" / "a.png").write_bytes(b"")
-    assert not has_learnt()
-
-
-def test_another_training_is_not_joined(champion_root: Path) -> None:
-    """While one process holds the training lock, another is told so."""
-    settings = load_settings(champion_root / "config.toml")
-    with Registry(settings.folder("models")).training(), pytest.raises(TrainingUnderWay):
-        Trainer(settings, Registry(settings.folder("models"))).run("by hand", even_if_nothing_new=True)
-
-
-def test_a_trainer_that_dies_is_a_failed_run_with_a_reason(champion_root: Path) -> None:
-    """A layer that Keras does not know ends the child; ledger and run say so, and the champion stays."""
-    config = champion_root / "config.toml"
-    config.write_text(config.read_text().replace('layer = "Flatten"', 'layer = "Flattern"'))
-    settings = load_settings(config)
-    run = Trainer(settings, Registry(settings.folder("models"))).run("scheduled")
-    assert run.result == "failed"
-    assert "Flattern" in run.reason
-    assert ledger(champion_root)[-1]["event"] == "failed"
-    assert Registry(settings.folder("models")).current_name() == "v0001"
-
-
-def test_a_killed_trainer_leaves_nothing_and_the_next_run_starts_cleanly(champion_root: Path) -> None:
-    """SIGKILL in the middle: a failed run, no half version; what was begun is removed, and nothing else."""
-    settings = load_settings(champion_root / "config.toml")
-    registry = Registry(settings.folder("models"))
-    registry.unfinished(registry.begin("a test")).write_bytes(b"half a model")
-    (registry.folder / "v0003.h5").write_bytes(b"somebody's own, without a manifest")
-    with registry.training():
-        assert sorted(path.name for path in registry.folder.glob("v*")) == ["v0001.h5", "v0001.json", "v0003.h5"]
-    trainer = Trainer(settings, registry, on_progress=lambda _: kill_trainer(champion_root))
-    run = trainer.run("scheduled", even_if_nothing_new=True)
-    assert run.result == "failed"
-    assert "SIGKILL" in run.reason
-    assert registry.names() == ["v0001"]
-
-
-def kill_trainer(root: Path) -> None:
-    """SIGKILL the trainer of one root."""
-    found = subprocess.run(["pgrep", "-f", f"daemon.training.fit.*{root}"], capture_output=True, text=True, check=False)
-    for pid in found.stdout.split():
-        os.kill(int(pid), signal.SIGKILL)
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        (RetrainSettings(cron="every day"), "cron: expected five fields"),
-        (RetrainSettings(interval_hours=2.0), 'expected cron = ""'),
-    ],
-)
-def test_a_schedule_that_cannot_be_is_refused(settings: RetrainSettings, expected: str) -> None:
-    """Wrong cron expressions, and a cron beside an interval, are refused with what was received."""
-    with pytest.raises(ConfigError, match=expected):
-        schedule(settings)
-
-
-def test_versions_beyond_the_retention_go_but_never_current_or_previous(settings: Settings) -> None:
-    """Of five versions two are kept, and the current and the previous one besides."""
-    registry = Registry(settings.folder("models"))
-    manifest = (registry.folder / "v0001.json").read_bytes()
-    for name in ("v0002", "v0003", "v0004", "v0005"):
-        shutil.copy(registry.folder / "v0001.h5", registry.folder / f"{name}.h5")
-        (registry.folder / f"{name}.json").write_bytes(manifest)
-    registry.make_current("v0001", "test")
-    registry.make_current("v0002", "test")
-    assert registry.remove_old(2) == ["v0003"]
-    assert registry.names() == ["v0001", "v0002", "v0004", "v0005"]
-
-
-def test_the_daemon_learns_swaps_and_goes_back(
-    champion_root: Path, digits: Digits, run_daemon: Callable[..., Daemon]
+def test_a_clock_that_was_wrong_for_a_moment_costs_at_most_one_training(
+    daemon: Daemon, correct: Callable[[int], None]
 ) -> None:
-    """The whole loop in a real daemon: corrections start a training, the swap is followed by every answer, rollback too."""
-    daemon = run_daemon(champion_root, RETRAIN__AFTER_CORRECTIONS=100, RETRAIN__QUIET_SECONDS=1, INBOX__RESCAN_SECONDS=1)
-    daemon.wait_ready()
-    daemon.drop("before.png", upside_down(digits, 1))
-    assert daemon.result("before.png")["model"]["version"] == "v0001"
-    correct_many(champion_root, digits, 150)
-    wait_until(lambda: daemon.metric("digitd_training_runs_total", result="promoted") == 1, daemon.log, 900)
-    wait_until(lambda: daemon.metric("digitd_model_swaps_total", result="swapped") == 1, "the swap", 60)
-    assert daemon.metric("digitd_training_epoch") > 0
-    daemon.drop("after.png", upside_down(digits, 2))
-    assert daemon.result("after.png")["model"]["version"] == "v0002"
-
-    assert digitd(champion_root, "rollback").stdout == "v0002 -> v0001\n"
-    wait_until(lambda: daemon.metric("digitd_model_swaps_total", result="rolled_back") == 1, "the rollback")
-    daemon.drop("back.png", upside_down(digits, 3))
-    assert daemon.result("back.png")["model"]["version"] == "v0001"
-
-    (champion_root / "models" / "link").symlink_to("v0002.h5")
-    (champion_root / "models" / "link").rename(champion_root / "models" / "current.h5")  # by hand
-    wait_until(lambda: daemon.metric("digitd_model_swaps_total", result="rolled_back") == 2, "the move by hand")
-
-    live = [line["version"] for line in ledger(champion_root) if line["event"] == "live"]
-    assert live == ["v0001", "v0002", "v0001", "v0002"]
-    now = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + 1))
-    assert digitd(champion_root, "models", "--live-at", now).stdout == "v0002\n"
+    """A moment in 2040, noted for ever, keeps neither the next nights nor corrections from being learnt."""
+    assert daemon.set_clock(NOON + 5_000 * DAY) == ["scheduled"]
+    assert daemon.set_clock(NOON) == []
+    correct(50)
+    assert daemon.wait(30) == []
+    assert daemon.wait(60) == ["corrections"]
+    assert daemon.restart().wait(15 * 3600) == ["scheduled"]
 
 
-def test_foreign_models_are_vetted(champion_root: Path, run_daemon: Callable[..., Daemon]) -> None:
-    """A damaged or NaN .h5 is refused with a reason and the daemon serves on; a sound one of one's own becomes a version."""
-    daemon = run_daemon(champion_root).wait_ready()
-    good = champion_root / "models" / "v0001.h5"
-    bad = champion_root / "bad.h5"
-    bad.write_bytes(good.read_bytes()[:5_000])
-    done = digitd(champion_root, "promote", str(bad))
-    assert (done.returncode, "bad.h5" in done.stderr) == (1, True), done.stderr
-
-    shutil.copy(good, bad)
-    with h5py.File(bad, "r+") as file:
-        file.visititems(lambda _, item: item.__setitem__(..., np.nan) if isinstance(item, h5py.Dataset) else None)
-    done = digitd(champion_root, "promote", str(bad))
-    assert (done.returncode, "finite weights" in done.stderr) == (1, True), done.stderr
-
-    own = champion_root / "own.h5"
-    shutil.copy(good, own)
-    done = digitd(champion_root, "promote", str(own))
-    assert (done.returncode, done.stdout) == (0, "v0001 -> v0004\n"), done.stderr
-    wait_until(lambda: daemon.metric("digitd_model_swaps_total", result="swapped") == 1, daemon.log)
-
-    with (champion_root / "models" / "v0001.h5").open("r+b") as file:
-        file.seek(4_000)
-        file.write(bytes(2_000))
-    done = digitd(champion_root, "promote", "v0001")
-    assert (done.returncode, "sha256" in done.stderr) == (1, True), done.stderr
-    assert daemon.get("/readyz")[0] == 200
+def test_a_training_in_the_future_does_not_hide_the_ones_before_it(daemon: Daemon) -> None:
+    """A machine that is off at night makes up for each, whatever a wrong clock once wrote into the ledger."""
+    daemon.registry.ledger.record("refused", "v0002", "in 2040", began=NOON + 5_000 * DAY)
+    assert daemon.wait() == []
+    for day in (1, 2, 3):
+        assert Daemon(daemon.settings, NOON + day * DAY).wait() == ["scheduled"]
 
 
-@pytest.fixture
-def run_daemon() -> Any:
-    """Starts a daemon on a given root, and ends it when the test does."""
-    started: list[Daemon] = []
+def test_a_clock_that_is_set_back_does_not_hold_trainings_up(daemon: Daemon) -> None:
+    """A week back: the next night is the next night of the clock that holds now."""
+    assert daemon.wait(16 * 3600) == ["scheduled"]
+    assert daemon.set_clock(NOON - 7 * DAY) == []
+    assert daemon.set_clock(NIGHT - 7 * DAY) == ["scheduled"]
 
-    def start(root: Path, **overrides: object) -> Daemon:
-        started.append(Daemon(root, **overrides))
-        return started[-1]
 
-    yield start
-    for daemon in started:
-        daemon.close()
+def test_enough_corrections_start_a_training_once_it_is_quiet(daemon: Daemon, correct: Callable[[int], None]) -> None:
+    """50 new ones, none of them in the last minute, and not again until 50 others have come."""
+    correct(49)
+    assert daemon.wait(600) == []
+    correct(1)
+    assert daemon.wait(10) == []
+    assert daemon.wait(60) == ["corrections"]
+    correct(49)
+    assert daemon.wait(600) == []
+    correct(1)
+    assert [daemon.wait(10), daemon.wait(60)] == [[], ["corrections"]]
+
+
+def test_yesterdays_corrections_count_after_a_restart(daemon: Daemon, correct: Callable[[int], None]) -> None:
+    """60 came, the machine was switched off before they were learnt: they are learnt when it is on again."""
+    correct(60)
+    assert daemon.wait(10) == []
+    assert daemon.restart().wait(0) == ["corrections"]
+
+
+@pytest.mark.parametrize("result", ["stopped", TrainingUnderWay("another one")])
+def test_a_training_that_did_not_come_about_uses_nothing_up(
+    daemon: Daemon, correct: Callable[[int], None], result: str | Exception
+) -> None:
+    """Stopped, or met by another: both clock and corrections ask again after a pause, and after a restart at once."""
+    daemon.trainings.result = result
+    correct(60)
+    assert [daemon.wait(10), daemon.wait(60), daemon.wait(10)] == [[], ["corrections"], []]
+    assert daemon.wait(PAUSE_SECONDS) == ["corrections"]
+    assert daemon.wait(15 * 3600) == ["scheduled"]
+    assert daemon.restart().wait() == ["scheduled"]
+
+
+@pytest.mark.parametrize("result", ["failed", "nothing_to_learn", "promoted", OSError("disk full")])
+def test_a_training_that_came_to_an_end_is_not_begun_again(
+    daemon: Daemon, correct: Callable[[int], None], result: str | Exception
+) -> None:
+    """Whatever its end, the same corrections and the same night do not start another."""
+    daemon.trainings.result = result
+    correct(60)
+    assert [daemon.wait(10), daemon.wait(60), daemon.wait(3600)] == [[], ["corrections"], []]
+    assert [daemon.wait(15 * 3600), daemon.wait(3600)] == [["scheduled"], []]
+
+
+def test_a_training_by_hand_counts(daemon: Daemon, correct: Callable[[int], None]) -> None:
+    """What `digitd retrain` has learnt beside a running daemon does not start a training in it."""
+    correct(60)
+    assert daemon.wait(10) == []
+    Trainings(daemon.settings, daemon.registry).run("by hand", daemon.now)
+    assert daemon.wait(3600) == []
+
+
+def test_a_wrong_schedule_changes_nothing(daemon: Daemon) -> None:
+    """A reload with a cron that is none is refused as a whole, and the old schedule holds."""
+    wrong = daemon.settings.retrain.model_copy(update={"cron": "soon", "after_corrections": 1})
+    with pytest.raises(ConfigError, match="'soon'"):
+        daemon.retraining.apply(daemon.settings.model_copy(update={"retrain": wrong}))
+    assert daemon.retraining._settings is daemon.trainings.settings is daemon.settings
+    assert daemon.wait(16 * 3600) == ["scheduled"]
+
+
+def test_closing_ends_the_training(daemon: Daemon) -> None:
+    """A training that runs is told to stop."""
+    assert not daemon.trainings.stop.is_set()
+    daemon.retraining.close()
+    assert daemon.trainings.stop.is_set()

@@ -1,0 +1,97 @@
+"""`digitd correct`: what an image really shows, by copying its original into corrections/."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from daemon.config import Settings
+from daemon.files import file_sha256
+from daemon.training.corrections import list_corrections
+
+
+def print_correct(settings: Settings, name: str, digit: int) -> int:
+    """Label an image, and print where its copy is.
+
+    Returns:
+        0, or 1 where there is no such image.
+
+    """
+    try:
+        print(correct(settings, name, digit))
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def correct(settings: Settings, name: str, digit: int) -> Path:
+    """Label an image that was answered, by copying its original into corrections/<digit>/.
+
+    Labelled before, its label moves.
+
+    Args:
+        settings: where the folders are.
+        name: of the result ("results/a.png.json", "a.png.json") or of the image ("a.png").
+        digit: what it really is.
+
+    Returns:
+        The copy.
+
+    Raises:
+        FileNotFoundError: there is no such image in processed/ or rejected/.
+
+    """
+    for answers, originals in (("results", "processed"), ("rejected", "rejected")):
+        answered = settings.folder(answers)
+        below = _below(name, settings.root, answered, settings.folder(originals))
+        sha256 = _content(answered / below if below.endswith(".json") else answered / f"{below}.json").get("sha256")
+        plain = Path(below.removesuffix(".json"))
+        for candidate in (plain, plain.with_name(f"{plain.stem}~{str(sha256)[:8]}{plain.suffix}")):
+            source = settings.folder(originals) / candidate
+            if source.is_file() and sha256 in (None, file_sha256(source)):
+                return _label(source, settings.folder("corrections"), str(digit), candidate)
+    raise FileNotFoundError(
+        f"Expected the name of a result, or of an image that was answered. Received: {name!r}, and there is no original "
+        f"for it in {settings.folder('processed')} or {settings.folder('rejected')}."
+    )
+
+
+def _label(source: Path, corrections: Path, digit: str, name: Path) -> Path:
+    """Make corrections/<digit>/<name> appear whole; where the image had a label, that moves."""
+    target = corrections / digit / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = source.read_bytes()
+    labels = [
+        corrections / other
+        for other, status in list_corrections(corrections)
+        if other[0] != digit and status.st_size == len(content) and (corrections / other).read_bytes() == content
+    ]
+    if labels:
+        labels.pop().replace(target)
+    else:
+        temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}")
+        temporary.write_bytes(content)
+        temporary.replace(target)
+    for label in labels:
+        label.unlink()
+    return target
+
+
+def _below(name: str, root: Path, *folders: Path) -> str:
+    for path in (Path(name).absolute(), root / name):
+        for folder in folders:
+            if path.is_relative_to(folder):
+                return str(path.relative_to(folder))
+    return name
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

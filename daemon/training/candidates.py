@@ -1,0 +1,251 @@
+"""One training, from the champion to the verdict: a candidate is made, the gate decides, and what was decided is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daemon.config import Settings
+from daemon.files import write_durably
+from daemon.models.registry import ChampionChanged, Registry, RegistryError
+from daemon.models.version import Version
+from daemon.training.corrections import Label, read_labels, write_learnt
+from daemon.training.dataset import load_base_data
+from daemon.training.gate import INSUFFICIENT, PROMOTED, REFUSED, Answers, Verdict, decide
+from daemon.training.job import Job, TrainingEnded, run_job
+
+log = logging.getLogger(__name__)
+
+VERDICTS = (PROMOTED, REFUSED, INSUFFICIENT)
+OVERTAKEN = "overtaken"  # the champion that a candidate was judged against is champion no longer: judged again
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a training ended.
+
+    Attributes:
+        result: one of VERDICTS, "failed", "stopped" or "nothing_to_learn".
+        version: its version, or what would have been.
+        reason: in words.
+        report: what the child reported, where there is a verdict.
+
+    """
+
+    result: str
+    version: str
+    reason: str
+    report: dict[str, Any] | None = None
+
+
+class Candidates:
+    """Runs one training at a time in a child process, and lets the gate decide about its version.
+
+    Args:
+        settings: the configuration; may be replaced between two runs.
+        registry: where champion and candidate are.
+        on_progress: handed the content of progress.json, again and again.
+        run_child: runs a job to its end.
+
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        on_progress: Callable[[dict[str, float]], None] = lambda _: None,
+        run_child: Callable[..., None] = run_job,
+    ) -> None:
+        self.settings, self._registry = settings, registry
+        self._on_progress, self._run_child = on_progress, run_child
+        self.stop = threading.Event()
+
+    def run(self, why: str, began: float, *, even_if_nothing_new: bool = False, verbose: int = 0) -> Run:
+        """Train, decide, and make the version current if it was promoted.
+
+        Args:
+            why: what started it, for log and ledger.
+            began: now, in seconds since the epoch.
+            even_if_nothing_new: train although data and configuration are those of the last verdict.
+            verbose: Keras' verbosity; not 0 means in the foreground, on this terminal.
+
+        Raises:
+            TrainingUnderWay: another process trains into this folder.
+
+        """
+        with self._registry.training() as lock:
+            labels = read_labels(self.settings.folder("corrections"))
+            fingerprint = self._fingerprint(labels)
+            if not even_if_nothing_new and self._has_learnt(fingerprint, labels):
+                reason = "no new corrections, same data, same configuration as last time"
+                run = Run("nothing_to_learn", self._registry.next_name(), reason)
+                log.info("retraining (%s): nothing to learn: %s", why, reason)
+            else:
+                facts = {"why": why, "began": began}
+                run = self._attempt(lock, verbose, fingerprint, facts)
+                while run.result == OVERTAKEN:
+                    run = self._attempt(lock, verbose, fingerprint, facts)
+            if run.result != "stopped":
+                write_learnt(self.settings, labels)
+            return run
+
+    def _attempt(self, lock: int, verbose: int, fingerprint: str, facts: dict[str, Any]) -> Run:
+        """Train once, and write down what came of it."""
+        name = self._registry.begin(f"a training ({facts['why']})")
+        log.info("retraining (%s): %s begins", facts["why"], name)
+        started = time.monotonic()
+        try:
+            run = self._judge(name, self._train(name, lock, verbose), fingerprint, facts)
+        except TrainingEnded as end:
+            run = Run(end.result, name, end.reason)
+            self._registry.ledger.record(run.result, name, run.reason, **facts)
+        level = logging.ERROR if run.result == "failed" else logging.INFO
+        log.log(level, "%s %s after %.0f s: %s", name, run.result, time.monotonic() - started, run.reason)
+        return run
+
+    def _train(self, name: str, lock: int, verbose: int) -> dict[str, Any]:
+        """Run the child to its end; give its report."""
+        champion = self._champion()
+        logs = self._logs(name)
+        logs.mkdir(parents=True, exist_ok=True)
+        self._run_child(
+            Job(str(self.settings.file), name, champion.name if champion else None, verbose, background=not verbose),
+            logs,
+            lock=lock,
+            stop=self.stop,
+            max_hours=self.settings.retrain.max_hours,
+            on_progress=self._on_progress,
+        )
+        report: dict[str, Any] = json.loads((logs / "report.json").read_bytes())
+        for text in report["corrections"]["conflicts"] + report["corrections"]["refused"]:
+            log.warning("left out of training: %s", text)
+        return report
+
+    def _champion(self) -> Version | None:
+        """The version that a daemon answers with, or would; None only where there is none at all.
+
+        Raises:
+            TrainingEnded: there are versions, and none can be used.
+
+        """
+        if not self._registry.names():
+            return None
+        try:
+            champion = self._registry.current()
+        except RegistryError as error:
+            raise TrainingEnded("failed", str(error)) from error
+        self._registry.settle(champion)
+        return champion
+
+    def _judge(self, name: str, report: dict[str, Any], fingerprint: str, facts: dict[str, Any]) -> Run:
+        """Let the gate decide; make the candidate current where it was promoted; write the verdict down."""
+        best = self._best_accuracy(report)
+        verdict = self._decide(name, report, best)
+        try:
+            self._check_champion(name, report["champion"])
+            if verdict.verdict == PROMOTED:
+                self._registry.make_current(name, f"promoted by the gate ({facts['why']})", instead_of=report["champion"])
+        except ChampionChanged as error:
+            self._registry.ledger.record(OVERTAKEN, name, str(error), **facts)
+            return Run(OVERTAKEN, name, str(error))
+        run = Run(verdict.verdict, name, verdict.reason, report)
+        content = report | {"verdict": run.result, "reason": run.reason}
+        write_durably(self._logs(name) / "report.json", json.dumps(content, indent=2).encode() + b"\n")
+        self._registry.ledger.record(
+            run.result,
+            name,
+            run.reason,
+            champion=report["champion"],
+            holdout_accuracy=report["holdout"]["accuracy"],
+            best_accuracy=best,
+            corrections_accuracy=report["corrections"]["accuracy"],
+            dataset_sha256=report["training"]["dataset_sha256"],
+            holdout_sha256=report["holdout"]["sha256"],
+            fingerprint=fingerprint,
+            **facts,
+        )
+        for removed in self._registry.remove_old(self.settings.retention.versions):
+            log.info("removed %s: only the newest %d versions are kept", removed, self.settings.retention.versions)
+        return run
+
+    def _check_champion(self, name: str, judged_against: str | None) -> None:
+        """Raise ChampionChanged where another version has become the champion while the candidate was made."""
+        champion = self._registry.current().name if judged_against else self._registry.current_name()
+        if champion != judged_against:
+            raise ChampionChanged(f"{name}: expected {judged_against} to be the champion still. Received: {champion}.")
+
+    def _decide(self, name: str, report: dict[str, Any], best: float) -> Verdict:
+        if report["champion"] is None:
+            return Verdict(PROMOTED, "The first version: there is no champion to compare it with.")
+        with np.load(self._logs(name) / "answers.npz") as file:
+            holdout, corrections = (
+                Answers(*(file[f"{part}_{what}"] for what in ("truth", "champion", "candidate")))
+                for part in ("holdout", "corrections")
+            )
+        return decide(holdout, corrections, best, self.settings.gate)
+
+    def _best_accuracy(self, report: dict[str, Any]) -> float:
+        """The best accuracy on this very hold-out of any version that ever was live; 0.0 where there was none.
+
+        Each verdict keeps it, since versions are removed in time.
+        """
+        holdout, dataset = report["holdout"]["sha256"], report["training"]["dataset_sha256"]
+        best, ever_live = [report["champion_holdout_accuracy"] or 0.0], {report["champion"]}
+        for line in self._registry.ledger.lines():
+            if line.get("event") in ("live", "current"):
+                ever_live.add(line.get("version"))
+            if holdout == line.get("holdout_sha256") or dataset == line.get("dataset_sha256"):
+                best.append(line.get("best_accuracy", 0.0))
+                if line.get("event") == PROMOTED:
+                    best.append(line["holdout_accuracy"])
+        for name in ever_live.intersection(self._registry.names()):
+            manifest = self._registry.manifest(name)
+            if holdout == manifest.holdout.sha256 or dataset == manifest.training.dataset_sha256:
+                best.append(manifest.holdout.accuracy)
+        return max(best)
+
+    def _logs(self, name: str) -> Path:
+        return self.settings.folder("logs") / "training" / name
+
+    def _fingerprint(self, labels: frozenset[Label]) -> str:
+        """A digest of all that a training learns from: corrections, data set and configuration."""
+        learnt = [
+            sorted(labels),
+            list(_status_of_all(self.settings.root / self.settings.training.dataset)),
+            self.settings.training.model_dump(),
+            self.settings.retrain.model_dump(include={"steps", "learning_rate", "corrections_share", "patience"}),
+        ]
+        return hashlib.sha256(json.dumps(learnt, sort_keys=True).encode()).hexdigest()
+
+    def _has_learnt(self, fingerprint: str, labels: frozenset[Label]) -> bool:
+        """Whether the last verdict was on just this, or the shipped model comes from it and nobody has trained here yet."""
+        found = [line["fingerprint"] for line in self._registry.ledger.lines() if "fingerprint" in line]
+        if found:
+            return bool(found[-1] == fingerprint)
+        champion, chosen = self._champion(), self.settings.training
+        if champion is None or labels:
+            return False
+        made = champion.manifest.training.model_dump()
+        return (
+            champion.manifest.layers == [layer.model_dump() for layer in chosen.layers]
+            and all(made.get(key) == value for key, value in chosen.model_dump(exclude={"layers", "patience"}).items())
+            and made.get("dataset_sha256") == load_base_data(chosen.dataset, self.settings.root, self.settings.inbox).sha256
+        )
+
+
+def _status_of_all(dataset: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, size and time of last change of a data set's file, or of each below its folder; none for one of Keras' own."""
+    below = (Path(folder, name) for folder, _, names in os.walk(dataset) for name in names)
+    for path in [dataset] if dataset.is_file() else sorted(below):
+        status = path.stat()
+        yield str(path.relative_to(dataset)), status.st_size, status.st_mtime_ns

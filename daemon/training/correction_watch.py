@@ -1,0 +1,211 @@
+"""What the daemon makes of new corrections at once: each is compared with the answer that its bytes were given."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from daemon.answering.naming import json_name
+from daemon.clock import timestamp
+from daemon.config import Settings
+from daemon.files import append_line, file_sha256, printable, read_lines
+from daemon.telemetry.metrics import Metrics
+from daemon.training.corrections import Label, list_corrections
+
+log = logging.getLogger(__name__)
+
+LIVE_WINDOW = 200  # corrections that the live accuracy is taken over
+NOTICED_PER_PASS = 500  # new corrections taken in at once; the rest waits for the next pass
+
+
+class CorrectionWatch:
+    """Notices new corrections, and shows how often the daemon had been right.
+
+    Args:
+        settings: where corrections, results and the journal of what was noticed are, and how often to look.
+        metrics: counts agreement, shows the live accuracy.
+
+    Attributes:
+        labels: those that are there, as of the last pass; replaced, never changed.
+        last_new: when the last new one was noticed, by the steady clock.
+
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._folder, self._results = settings.folder("corrections"), settings.folder("results")
+        self._journal = settings.folder("logs") / "corrections.jsonl"
+        self._due = float("-inf")
+        self._stop = threading.Event()
+        self._status: dict[str, tuple[int, int]] = {}  # (size, mtime) at the last pass
+        self._read: dict[str, tuple[tuple[int, int], Label]] = {}  # what was read, at which status
+        self._digits: dict[str, int] = {}  # by sha256: the latest digit, of all that was ever noticed
+        self._agreed: dict[str, bool] = {}  # by sha256: whether the answer was that digit, oldest first
+        self._told: set[str] = set()  # faults that were logged
+        self.labels: frozenset[Label] = frozenset()
+        self.last_new = float("-inf")
+        for line in read_lines(self._journal):
+            self._remember(line)
+        self._show()
+
+    def apply(self, settings: Settings) -> None:
+        """Put a changed configuration in force: how often to look."""
+        self._settings = settings
+
+    def close(self) -> None:
+        """End a pass that is under way soon."""
+        self._stop.set()
+
+    def run_once(self, now: float, steady: float) -> int:
+        """Take in the corrections that did not change since the last pass, so that none is half-written.
+
+        Args:
+            now: in seconds since the epoch.
+            steady: in seconds of a clock that never jumps; nothing is done until `rescan_seconds` after the last pass.
+
+        Returns:
+            How many were new.
+
+        """
+        if steady < self._due:
+            return 0
+        self._due = steady + self._settings.inbox.rescan_seconds
+        before, self._status = self._status, {}
+        new: dict[str, Label] = {}
+        for name, status in list_corrections(self._folder, self._tell):
+            self._status[name] = key = (status.st_size, status.st_mtime_ns)
+            read = self._read.get(name)
+            if (read and read[0] == key) or before.get(name) != key:
+                continue
+            if len(new) >= NOTICED_PER_PASS or self._stop.is_set():
+                continue
+            try:
+                label = (int(name[0]), file_sha256(self._folder / name))
+            except OSError as error:
+                self._tell(error)
+                continue
+            self._read[name] = key, label
+            if self._digits.get(label[1]) != label[0]:
+                new[name] = label
+        self._read = {name: read for name, read in self._read.items() if name in self._status}
+        if new:
+            self._notice(new, now)
+            self.last_new = steady
+            self._show()
+        self.labels = frozenset(label for _, label in self._read.values())
+        return len(new)
+
+    def _notice(self, new: dict[str, Label], now: float) -> None:
+        answers = find_answers(self._results, new, self._stop)
+        labelled: dict[str, set[int]] = {}
+        for _, (digit, sha256) in self._read.values():
+            labelled.setdefault(sha256, set()).add(digit)
+        for name, (digit, sha256) in new.items():
+            answer = answers.get(name)
+            predicted = answer["digit"] if answer else None
+            line = {
+                "noticed_at": timestamp(now),
+                "file": printable(name),
+                "sha256": sha256,
+                "digit": digit,
+                "predicted": predicted,
+                "model": answer["model"]["version"] if answer else None,
+            }
+            append_line(self._journal, json.dumps(line))
+            self._remember(line)
+            agrees = "unknown" if predicted is None else "yes" if predicted == digit else "no"
+            self._metrics.corrections.labels(agrees).inc()
+            if others := sorted(labelled[sha256] - {digit}):
+                log.warning(
+                    "correction %s conflicts: the same image is labelled %s too; it will not be learnt from until one of "
+                    "the two is removed",
+                    printable(name),
+                    others,
+                )
+            log.info("correction %s: the answer was %s", printable(name), "not found" if predicted is None else predicted)
+
+    def _remember(self, line: dict[str, Any]) -> None:
+        self._digits[line["sha256"]] = line["digit"]
+        self._agreed.pop(line["sha256"], None)
+        if line["predicted"] is not None:
+            self._agreed[line["sha256"]] = line["predicted"] == line["digit"]
+
+    def _show(self) -> None:
+        latest = list(self._agreed.values())[-LIVE_WINDOW:]
+        if latest:
+            self._metrics.live_accuracy.set(sum(latest) / len(latest))
+            self._metrics.live_accuracy_images.set(len(latest))
+
+    def _tell(self, error: OSError) -> None:
+        """Log what cannot be read, once."""
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            log.warning("corrections: %s", error)
+
+
+def find_answers(results: Path, labelled: dict[str, Label], stop: threading.Event) -> dict[str, dict[str, Any]]:
+    """The answers that bytes were given: under their own name, else under the same last name in any sub-folder.
+
+    Args:
+        results: the folder.
+        labelled: by name below corrections/: the label, with the SHA-256 of the bytes.
+        stop: ends the search, with what was found so far.
+
+    Returns:
+        By name: the content of the result; without those that nobody answered.
+
+    """
+    found = {}
+    sought: dict[str, list[str]] = {}  # by the last name of a result: who may be meant
+    for name, (_, sha256) in labelled.items():
+        plain = Path(name.partition("/")[2])
+        content = _result_of(sha256, [results / json_name(str(plain), sha256, results)])
+        if content:
+            found[name] = content
+            continue
+        for last_name in (f"{plain.name}.json", f"{plain.stem}~{sha256[:8]}{plain.suffix}.json"):
+            sought.setdefault(last_name, []).append(name)
+    candidates: dict[str, list[Path]] = {}
+    for path in _find(results, sought, stop) if sought else ():
+        for name in sought[path.name]:
+            candidates.setdefault(name, []).append(path)
+    for name, paths in candidates.items():
+        content = _result_of(labelled[name][1], paths)
+        if content:
+            found[name] = content
+    return found
+
+
+def _find(folder: Path, names: Iterable[str], stop: threading.Event) -> list[Path]:
+    """The files of these names, wherever they are below a folder."""
+    found: list[Path] = []
+    pending = [str(folder)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if stop.is_set():
+                        return found
+                    if entry.name in names:
+                        found.append(Path(entry.path))
+                    elif entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+        except OSError:
+            continue
+    return found
+
+
+def _result_of(sha256: str, paths: Iterable[Path]) -> dict[str, Any] | None:
+    for path in paths:
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict) and content.get("sha256") == sha256:
+            return content
+    return None

@@ -1,0 +1,115 @@
+"""correction_watch.py: new corrections are noticed once, and compared with the answers that were given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from threading import Event
+
+from daemon.config import Settings
+from daemon.telemetry.metrics import Metrics
+from daemon.training.correction_watch import CorrectionWatch, find_answers
+from tests.conftest import Digits
+from tests.training.test_corrections import put
+
+NOW = 1_700_000_000.0  # any time
+
+
+def answer(results: Path, name: str, content: bytes, digit: int) -> None:
+    """Write the result that the daemon would have written."""
+    path = results / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "digit": digit, "model": {"version": "v0001"}}
+    path.write_text(json.dumps(held))
+
+
+def passes(watch: CorrectionWatch, count: int) -> list[int]:
+    """Make passes that are far enough apart; how many new corrections each noticed."""
+    return [watch.run_once(NOW, watch._due + 1) for _ in range(count)]
+
+
+def test_a_correction_is_compared_with_the_answer_that_its_bytes_were_given(settings: Settings, digits: Digits) -> None:
+    """Right, wrong and unknown answers are counted once each, across restarts; the live accuracy is their share."""
+    for number, (digit, answered) in enumerate([(7, 7), (2, 3), (1, None)]):
+        put(settings.folder("corrections"), digit, f"{number}.png", digits.png(number))
+        if answered is not None:
+            answer(settings.folder("results"), f"batch/{number}.png", digits.png(number), answered)
+    metrics = Metrics()
+    watch = CorrectionWatch(settings, metrics)
+    assert passes(watch, 3) == [0, 3, 0], "a file that was not seen twice may still be being written"
+    counted = {
+        agrees: metrics.registry.get_sample_value("digitd_corrections_total", {"agrees": agrees})
+        for agrees in ("yes", "no", "unknown")
+    }
+    assert counted == {"yes": 1, "no": 1, "unknown": 1}
+    assert metrics.registry.get_sample_value("digitd_live_accuracy_ratio") == 0.5
+    assert metrics.registry.get_sample_value("digitd_live_accuracy_images") == 2
+    again = CorrectionWatch(settings, Metrics())
+    assert passes(again, 2) == [0, 0]
+    assert again.labels == watch.labels
+    assert len(watch.labels) == 3
+
+
+def test_passes_are_rescan_seconds_apart(settings: Settings, digits: Digits) -> None:
+    """Asked more often, it does nothing."""
+    watch = CorrectionWatch(settings, Metrics())
+    put(settings.folder("corrections"), 7, "a.png", digits.png(0))
+    assert [watch.run_once(NOW, steady) for steady in (0.0, 4.9, 5.0, 9.9)] == [0, 0, 1, 0]
+
+
+def test_an_answer_to_other_bytes_of_the_same_name_is_not_the_answer(tmp_path: Path, digits: Digits) -> None:
+    """The prediction is found by content: the same name with other bytes is somebody else's."""
+    answer(tmp_path, "a.png", digits.png(0), 7)
+    labelled = {
+        f"2/{name}": (2, hashlib.sha256(digits.png(number)).hexdigest())
+        for name, number in (("a.png", 1), ("a~12345678.png", 0), ("below/a.png", 0))
+    }
+    found = find_answers(tmp_path, labelled, Event())
+    assert {name: content["digit"] for name, content in found.items()} == {"2/below/a.png": 7}
+
+
+def test_the_results_are_walked_once_for_all_that_nobody_answered(settings: Settings, digits: Digits) -> None:
+    """However many corrections have no answer, the kernel is asked for the names in results/ once a pass."""
+    results = settings.folder("results")
+    answer(results, "batch/elsewhere.png", digits.png(0), 7)
+    for number in range(40):
+        put(settings.folder("corrections"), 7, f"{number}.png", digits.png(number))
+    watch = CorrectionWatch(settings, Metrics())
+    passes(watch, 1)
+    scans: list[str] = []
+    hook = {"on": True}
+    sys.addaudithook(lambda event, args: scans.append(os.fspath(args[0])) if hook["on"] and event == "os.scandir" else None)
+    try:
+        assert passes(watch, 1) == [40]
+    finally:
+        hook["on"] = False
+    assert sorted(scan for scan in scans if scan.startswith(str(results))) == [str(results), str(results / "batch")]
+
+
+def test_a_stop_ends_the_search(tmp_path: Path, digits: Digits) -> None:
+    """Told to stop, it does not look through all of results/."""
+    answer(tmp_path, "batch/a.png", digits.png(0), 7)
+    stop = Event()
+    stop.set()
+    labelled = {"7/a.png": (7, hashlib.sha256(digits.png(0)).hexdigest())}
+    assert find_answers(tmp_path, labelled, stop) == {}
+
+
+def test_a_label_that_moved_counts_once(settings: Settings, digits: Digits) -> None:
+    """The live accuracy goes by the latest label of an image, and a label that moved is a new one to learn."""
+    corrections = settings.folder("corrections")
+    answer(settings.folder("results"), "a.png", digits.png(0), 7)
+    first = put(corrections, 7, "a.png", digits.png(0))
+    metrics = Metrics()
+    watch = CorrectionWatch(settings, metrics)
+    assert passes(watch, 2) == [0, 1]
+    before = watch.labels
+    assert metrics.registry.get_sample_value("digitd_live_accuracy_ratio") == 1.0
+    first.rename(put(corrections, 2, "a.png", b""))
+    assert passes(watch, 2) == [0, 1]
+    assert metrics.registry.get_sample_value("digitd_live_accuracy_ratio") == 0.0
+    assert metrics.registry.get_sample_value("digitd_live_accuracy_images") == 1
+    assert len(watch.labels) == len(watch.labels - before) == 1
