@@ -75,7 +75,7 @@ def find_optimizer(name: str) -> type[keras.optimizers.Optimizer]:
     try:
         kind = type(keras.optimizers.get(name))
         kind(learning_rate=0.001)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f'[training] optimizer: expected the name of a Keras optimizer, such as "adam". Received: {name!r}.'
         ) from error

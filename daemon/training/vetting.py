@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
@@ -57,9 +58,8 @@ class Vetting:
             VettingStopped: it was told to stop.
 
         """
-        command = python("-m", "daemon.training.vetting", str(self._config), str(file))
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as words:  # whose size is limited, too
-            with subprocess.Popen(command, stdout=output, stderr=words, cwd="/") as child:  # noqa: S603 -- ourselves
+            with self._start(file, output, words) as child:
                 try:
                     self._wait(child, shown)
                 finally:
@@ -68,6 +68,14 @@ class Vetting:
             words.seek(0)
             said = words.read().decode(errors="replace").replace(str(file), str(shown))
             return _judge(child.returncode, output.read(), said, shown)
+
+    def _start(self, file: Path, output: IO[bytes], words: IO[bytes]) -> subprocess.Popen[bytes]:
+        command = python("-m", "daemon.training.vetting", str(self._config), str(file))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us, and we end the child
+        try:
+            return subprocess.Popen(command, stdout=output, stderr=words, cwd="/")  # noqa: S603 -- ourselves
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _wait(self, child: subprocess.Popen[bytes], shown: Path) -> None:
         deadline = time.monotonic() + WALL_SECONDS
@@ -81,7 +89,7 @@ class Vetting:
 
 def _judge(code: int, output: bytes, words: str, shown: Path) -> Findings:
     """What the child's end means."""
-    if code in (-signal.SIGINT, -signal.SIGTERM):
+    if code == -signal.SIGTERM:
         raise VettingStopped(f"{shown}: the vetting was interrupted")
     if code != 0:
         reason = (words.strip() or "no words").splitlines()[-1]
@@ -107,7 +115,6 @@ def load_holdout(settings: Settings) -> BaseData:
 
 def main(arguments: Sequence[str]) -> int:
     """The child: limits first, then Keras."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this
     die_with_parent(signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))

@@ -1,82 +1,28 @@
-"""live.py: building the network from the configuration, and the model that is live."""
+"""live.py: the model that is live, and swapping it."""
 
+from __future__ import annotations
+
+from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
-from daemon.config import ConfigError, Layer, load_settings
+from daemon.files import file_sha256
 from daemon.models.backend import keras
-from daemon.models.live import LiveModel, load
-from daemon.models.network import ModelError, as_input, build_model, read_model
+from daemon.models.calibration import softmax
+from daemon.models.live import LiveModel, ModelSlot, load
+from daemon.models.manifest import Holdout, Manifest
+from daemon.models.network import ModelError, as_input, read_model
 from daemon.models.registry import Registry
+from daemon.models.version import Version
 from tests.conftest import REPOSITORY, Digits
-
-SHIPPED = REPOSITORY / "models" / "v0001.h5"
-LAST = Layer(layer="Dense", units=10, activation="softmax")  # type: ignore[call-arg]
-
-
-def layer(name: str, **arguments: object) -> Layer:
-    """One [[training.layers]] table."""
-    return Layer(layer=name, **arguments)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def live() -> LiveModel:
     """The shipped model, live."""
     return load(Registry(REPOSITORY / "models").version("v0001"))
-
-
-def save(model: keras.Model, folder: Path) -> Path:
-    """Save a model without the warning that .h5 is an old form."""
-    path = folder / "m.h5"
-    model.save(path, include_optimizer=False)
-    return path
-
-
-def test_the_configured_network_is_a_sequential() -> None:
-    """The shipped configuration gives a Sequential from (28, 28, 1) to 10 probabilities."""
-    model = build_model(load_settings(REPOSITORY / "config.toml", {}).training.layers)
-    assert isinstance(model, keras.Sequential)
-    assert ((None, 28, 28, 1), (None, 10)) == (model.input_shape, model.output_shape)
-    assert model.count_params() == 71850
-
-
-def test_a_dense_network_keeps_its_initializer() -> None:
-    """The arguments of a layer reach its constructor."""
-    dense = layer("Dense", units=128, kernel_initializer="uniform", activation="relu")
-    model = build_model([layer("Flatten"), dense, LAST])
-    assert isinstance(model.layers[1].kernel_initializer, keras.initializers.RandomUniform)
-    assert (28 * 28 + 1) * 128 + 129 * 10 == model.count_params()
-
-
-@pytest.mark.parametrize("name", ["Dens", "layers", "__doc__", "deserialize"])
-def test_an_unknown_layer_is_refused(name: str) -> None:
-    """What is no class of keras.layers is named, with its number."""
-    with pytest.raises(ConfigError, match=rf"number 2: layer: expected the name of a class .* Received: '{name}'"):
-        build_model([layer("Flatten"), layer(name)])
-
-
-def test_a_wrong_argument_is_refused() -> None:
-    """What Keras refuses is a configuration error that says what Keras said."""
-    with pytest.raises(ConfigError, match=r"number 2 \(Dense\): .*Received: \{'unit': 10\}"):
-        build_model([layer("Flatten"), layer("Dense", unit=10)])
-
-
-@pytest.mark.parametrize("layers", [[layer("Flatten")], [layer("Dense", units=10)]])
-def test_another_output_is_refused(layers: list[Layer]) -> None:
-    """The network must end in 10 probabilities an image."""
-    with pytest.raises(ConfigError, match=r"expected an output of shape \(n, 10\)"):
-        build_model(layers)
-
-
-def test_images_become_the_networks_input() -> None:
-    """0..255 becomes 0..1, with a channel axis."""
-    images = np.arange(2 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(2, 28, 28)
-    given = as_input(images)
-    assert ((2, 28, 28, 1), np.float32) == (given.shape, given.dtype)
-    np.testing.assert_allclose(given[..., 0], images / 255, rtol=1e-6)
 
 
 def test_the_shipped_model_reads_digits(live: LiveModel, digits: Digits) -> None:
@@ -105,48 +51,139 @@ def test_no_batch_is_traced_anew(live: LiveModel, digits: Digits, monkeypatch: p
     assert calls == []
 
 
-@pytest.mark.parametrize("content", [b"", b"text", SHIPPED.read_bytes()[:100_000]])
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
-    """Half a file and no HDF5 at all: a ModelError that names the file."""
-    path = tmp_path / "m.h5"
-    path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"m\.h5: expected a Keras model"):
-        read_model(path)
-
-
-def test_a_model_of_another_shape_is_refused(tmp_path: Path) -> None:
-    """A network for other images is refused with both shapes."""
-    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(10)])
-    with pytest.raises(ModelError, match=r"Received: \(None, 32, 32, 3\)"):
-        read_model(save(model, tmp_path))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
-    """Keras loads NaN silently; we do not."""
-    path = tmp_path / "m.h5"
-    path.write_bytes(SHIPPED.read_bytes())
-    with h5py.File(path, "r+") as file:
-        names: list[str] = []
-        file.visit(lambda name: names.append(name) if name.endswith("kernel") else None)
-        file[names[0]][0] = value
-    with pytest.raises(ModelError, match="expected finite weights"):
-        read_model(path)
-
-
-def test_a_model_with_code_is_refused(tmp_path: Path) -> None:
-    """A Lambda layer, which is code, is not run."""
-    marker = tmp_path / "ran"
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10),
-            keras.layers.Lambda(lambda x, path=str(marker): (__import__("pathlib").Path(path).touch(), x)[1]),
-        ]
+def saved(model: keras.Model, folder: Path, name: str = "v0002") -> Version:
+    """Save a model as a version that nobody calibrated."""
+    path = folder / f"{name}.h5"
+    model.save(path, include_optimizer=False)
+    holdout = Holdout(images=0, accuracy=0)
+    return Version(
+        name, path, Manifest(version=name, sha256=file_sha256(path), created_at="", parameters=0, holdout=holdout)
     )
-    path = save(model, tmp_path)
-    marker.unlink(missing_ok=True)
-    with pytest.raises(ModelError):
-        read_model(path)
-    assert not marker.exists()
+
+
+def dense(*, seed: int | None = None, units: tuple[int, ...] = (10,)) -> keras.Model:
+    """Dense layers of so many units, the last of which gives probabilities."""
+    *hidden, last = units
+    layers = [keras.layers.Dense(count) for count in hidden]
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Flatten(), *layers, keras.layers.Dense(last, activation="softmax")]
+    )
+    return model if seed is None else disturbed(model, seed)
+
+
+def disturbed(model: keras.Model, seed: int = 1) -> keras.Model:
+    """A network whose weights, means and variances all have values of their own."""
+    random = np.random.default_rng(seed)
+    model.set_weights([random.uniform(0.05, 0.2, weight.shape).astype(np.float32) for weight in model.get_weights()])
+    return model
+
+
+def adapted(digits: Digits) -> keras.layers.Layer:
+    """A normalisation that was adapted to the data, whose mean is no weight that can be set."""
+    normalisation = keras.layers.Normalization()
+    normalisation.adapt(as_input(digits.images[:500]))
+    return normalisation
+
+
+def networks(digits: Digits) -> dict[str, keras.Model]:
+    """Networks of many forms, each from (28, 28, 1) to probabilities, or to logits where the name says so."""
+    layers, entry = keras.layers, keras.Input((28, 28, 1))
+    flat = layers.Flatten()(entry)
+    branches = layers.add([layers.Dense(10)(flat), layers.Dense(10, activation="tanh")(flat)])
+    soft = partial(layers.Dense, 10, activation="softmax")
+    return {
+        "adapted normalisation": keras.Sequential([entry, adapted(digits), layers.Flatten(), soft()]),
+        "normalisation before a folded layer": keras.Sequential(
+            [
+                entry,
+                adapted(digits),
+                layers.Conv2D(4, 3),
+                layers.BatchNormalization(),
+                layers.Flatten(),
+                layers.Dense(10, "softmax"),
+            ]
+        ),
+        "rescaling": keras.Sequential([entry, layers.Rescaling(2.0, -1.0), layers.Flatten(), soft()]),
+        "softmax as a layer": keras.Sequential([entry, layers.Flatten(), layers.Dense(10), layers.Softmax()]),
+        "softmax as an activation": keras.Sequential(
+            [entry, layers.Flatten(), layers.Dense(10), layers.Activation("softmax")]
+        ),
+        "sigmoid": keras.Sequential([entry, layers.Flatten(), layers.Dense(10, activation="sigmoid")]),
+        "functional": keras.Model(entry, layers.Activation("softmax")(branches)),
+        "functional, to logits": keras.Model(entry, branches),
+        "a model in a model": keras.Sequential([entry, dense()]),
+        "dense, to logits": keras.Sequential([entry, layers.Flatten(), layers.Dense(10)]),
+    }
+
+
+NAMES = list(networks(Digits(np.zeros((500, 28, 28), np.uint8), [])))
+
+
+@pytest.mark.filterwarnings("ignore:.*divide by zero:RuntimeWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_live_model_answers_as_it_was_saved(name: str, tmp_path: Path, digits: Digits) -> None:
+    """Whatever it is made of: its probabilities are what Keras gives after loading the file, or that of its logits."""
+    model = networks(digits)[name]
+    version = saved(model, tmp_path)
+    images = digits.images[:300]
+    given = read_model(version.path).predict(as_input(images), verbose=0)
+    expected = softmax(given) if "logits" in name else given / given.sum(axis=1, keepdims=True)
+    answers = load(version).predict(images)
+    np.testing.assert_allclose(expected, answers.probabilities, atol=1e-4)
+    assert np.isfinite(answers.energies).all()
+
+
+@pytest.mark.parametrize("name", ["adapted normalisation", "functional", "rescaling"])
+def test_after_swaps_the_answers_are_those_of_the_file(name: str, tmp_path: Path, digits: Digits) -> None:
+    """Also where weights could be filled into a model that is warm, and where they could not."""
+    versions = []
+    for number in (1, 2, 3):
+        shifted = Digits((digits.images[:500] // number).astype(np.uint8), [])
+        versions.append(saved(networks(shifted)[name], tmp_path, f"v000{number}"))
+    slot = ModelSlot(versions[0])
+    for version in (versions[1], versions[2], versions[0]):
+        slot.swap(version)
+        expected = read_model(version.path).predict(as_input(digits.images[:50]), verbose=0)
+        answers = slot.live.predict(digits.images[:50])
+        np.testing.assert_allclose(expected, answers.probabilities, atol=1e-4)
+        assert version.identity == answers.identity
+
+
+def test_a_warm_model_is_filled_where_the_architecture_is_the_same(tmp_path: Path) -> None:
+    """It keeps its graph; for another architecture it stays as it is."""
+    one, other = saved(dense(), tmp_path, "v0001"), saved(dense(), tmp_path, "v0002")
+    wider = saved(dense(units=(5, 10)), tmp_path, "v0003")
+    model = load(one)
+    assert model.refill(other)
+    assert other.identity == model.identity
+    assert not model.refill(wider)
+    assert other.identity == model.identity
+
+
+def test_a_refill_that_fails_changes_nothing(tmp_path: Path, digits: Digits) -> None:
+    """Weights that are not finite are refused, and the answers stay the old ones, under the old name."""
+    model = dense()
+    good = saved(model, tmp_path, "v0001")
+    model.set_weights([np.full(weight.shape, np.nan) for weight in model.get_weights()])
+    bad = saved(model, tmp_path, "v0002")
+    live = load(good)
+    before = live.predict(digits.images[:5])
+    with pytest.raises(ModelError, match="expected finite weights"):
+        live.refill(bad)
+    after = live.predict(digits.images[:5])
+    np.testing.assert_array_equal(before.probabilities, after.probabilities)
+    assert good.identity == after.identity
+
+
+def test_answers_name_the_version_that_gave_them(tmp_path: Path, digits: Digits) -> None:
+    """A model that was pinned and then filled with another version answers as, and names, that other one."""
+    versions = [saved(dense(seed=number), tmp_path, f"v000{number}") for number in (1, 2, 3)]
+    slot = ModelSlot(versions[0])
+    pinned = slot.live
+    slot.swap(versions[1])
+    slot.swap(versions[2])
+    answers = pinned.predict(digits.images[:5])
+    given = {
+        version.identity: read_model(version.path).predict(as_input(digits.images[:5]), verbose=0) for version in versions
+    }
+    np.testing.assert_allclose(given[answers.identity], answers.probabilities, atol=1e-5)

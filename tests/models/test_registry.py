@@ -1,14 +1,15 @@
 """registry.py: versions on disk, each with its manifest."""
 
-import json
+import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 
 from daemon.files import file_sha256
-from daemon.models.registry import Registry, RegistryError
+from daemon.models.manifest import Holdout, Manifest
+from daemon.models.registry import ChampionChanged, Registry, RegistryError, TrainingUnderWay
+from daemon.models.version import Version
 from tests.conftest import REPOSITORY
 
 SHIPPED = REPOSITORY / "models"
@@ -158,21 +159,94 @@ def test_a_choice_that_cannot_be_used_falls_back(registry: Registry) -> None:
         registry.current()
 
 
-def test_the_ledger_tells_what_was_live_when(registry: Registry) -> None:
-    """The last version that a daemon began to answer with before the moment; a torn line at the end is passed over."""
-    registry.ledger.record("live", "v0001", "the daemon started")
-    between = time.time()
-    registry.ledger.record("live", "v0002", "swapped")
-    with (registry.folder / "ledger.jsonl").open("a") as file:
-        file.write('{"event": "live", "vers')
-    registry.ledger.record("current", "v0003", "after the power cut")
-    assert registry.ledger.live_at(between) == "v0001"
-    assert registry.ledger.live_at(time.time()) == "v0002"
-    assert registry.ledger.live_at(0.0) is None
-    assert [line["version"] for line in registry.ledger.lines()] == ["v0001", "v0002", "v0003"]
+def test_the_shipped_version_is_proven(registry: Registry) -> None:
+    """Its manifest is the one that came with digitd, under whatever name; with another one it is a stranger's."""
+    add(registry, "v0002")
+    assert registry.is_proven(registry.version("v0001"))
+    assert registry.is_proven(registry.version("v0002"))
+    path = registry.folder / "v0002.json"
+    path.write_text(path.read_text().replace('"temperature": 0.9', '"temperature": 900.9'))
+    assert not registry.is_proven(registry.version("v0002"))
 
 
-def test_the_shipped_manifest_is_complete() -> None:
-    """It tells of what, how and how well the version was trained."""
-    manifest = json.loads((SHIPPED / "v0001.json").read_bytes())
-    assert {"schema", "version", "sha256", "created_at", "keras", "layers", "training", "holdout"} <= set(manifest)
+def test_a_version_that_was_made_here_is_proven(registry: Registry) -> None:
+    """By the line with its digest that finishing it leaves."""
+    made = make(registry, b"a model")
+    assert registry.is_proven(made)
+    assert [("begun", "v0002"), ("made", "v0002")] == [(x["event"], x["version"]) for x in registry.ledger.lines()]
+    made.path.write_bytes(b"another")
+    planted = made.manifest.model_copy(update={"sha256": file_sha256(made.path)})
+    (registry.folder / "v0002.json").write_bytes(planted.to_json())
+    assert not registry.is_proven(registry.version("v0002"))
+
+
+def make(registry: Registry, content: bytes) -> Version:
+    """A version as a training makes one, of whatever content."""
+    name = registry.begin("a test")
+    registry.unfinished(name).write_bytes(content)
+    digest = file_sha256(registry.unfinished(name))
+    registry.finish(
+        Manifest(version=name, sha256=digest, created_at="", parameters=0, holdout=Holdout(images=0, accuracy=0))
+    )
+    return registry.version(name)
+
+
+def test_what_was_neither_made_nor_vetted_does_not_answer(registry: Registry) -> None:
+    """It is passed over, with a sentence where there is nothing else; and current.h5 goes on naming it."""
+    add(registry, "v9999")
+    path = registry.folder / "v9999.json"
+    path.write_text(path.read_text().replace('"parameters": 71850', '"parameters": 71851'))
+    (registry.folder / "current.h5").symlink_to("v9999.h5")
+    version = registry.current()
+    assert "v0001" == version.name
+    registry.settle(version)
+    assert Path("v9999.h5") == (registry.folder / "current.h5").readlink()
+    (registry.folder / "v0001.json").unlink()
+    with pytest.raises(RegistryError, match=r"Received: v9999\. Have one vetted with `digitd promote v9999`"):
+        registry.current()
+
+
+def test_only_what_was_begun_here_is_removed_as_unfinished(registry: Registry) -> None:
+    """Half a model, and a whole one without a manifest; what somebody else put there stays, also under such a name."""
+    registry.unfinished(registry.begin("a training that is killed")).write_bytes(b"half")
+    whole = make(registry, b"a model")
+    (registry.folder / f"{whole.name}.json").unlink()
+    theirs = make(registry, b"another model")
+    (registry.folder / f"{theirs.name}.json").unlink()
+    theirs.path.write_bytes(b"somebody's own")
+    for name in ("v0050.h5", "v0051.tmp.h5", "v0002.h5"):
+        (registry.folder / name).write_bytes(b"somebody's own")
+    with registry.training():
+        left = {path.name for path in registry.folder.glob("v*.h5")}
+    assert {"v0001.h5", "v0002.h5", "v0004.h5", "v0050.h5", "v0051.tmp.h5"} == left
+
+
+def test_a_candidate_replaces_only_the_champion_that_it_was_judged_against(registry: Registry) -> None:
+    """After a rollback or a promotion meanwhile it is refused, and nothing changes."""
+    add(registry, "v0002")
+    add(registry, "v0003")
+    registry.make_current("v0002", "promoted", instead_of="v0001")  # nobody had chosen yet: v0001 would have answered
+    assert "v0001" == registry.previous_name()
+    registry.roll_back()
+    with pytest.raises(ChampionChanged, match=r"v0003: expected v0002 to be the champion still\. Received: v0001\."):
+        registry.make_current("v0003", "promoted", instead_of="v0002")
+    assert ("v0001", "v0002") == (registry.current_name(), registry.previous_name())
+
+
+@pytest.mark.parametrize("name", ["v0001.json", "v0001.h5"])
+def test_a_pipe_is_no_version(registry: Registry, name: str) -> None:
+    """Nobody waits for its other end."""
+    (registry.folder / name).unlink()
+    os.mkfifo(registry.folder / name)
+    with pytest.raises(RegistryError, match=r"v0001\.(json|h5): expected"):
+        registry.version("v0001")
+
+
+def test_only_its_owner_can_hold_the_right_to_train(registry: Registry) -> None:
+    """Who can read a lock can keep it from others; and one that an earlier version left is no hindrance."""
+    lock = registry.folder / ".training.lock"
+    lock.touch(0o644)
+    with registry.training():
+        assert 0o600 == lock.stat().st_mode & 0o777
+        with pytest.raises(TrainingUnderWay), registry.training():
+            pass

@@ -1,0 +1,73 @@
+"""vetting.py: a foreign model in a limited process, which is ended when it is time to stop and imports nothing from here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from daemon.models.adoption import VettingStopped
+from daemon.models.registry import RegistryError
+from daemon.training.vetting import Vetting
+from tests.conftest import REPOSITORY
+
+SHIPPED = REPOSITORY / "models" / "v0001.h5"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration without a data set."""
+    return Path(shutil.copy(REPOSITORY / "config.toml", tmp_path))
+
+
+def test_without_a_data_set_a_few_digits_must_do(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model reads them, though a module of the current folder would have ended the process."""
+    (config.parent / "selectors.py").write_text("raise SystemExit('imported from the current folder')")
+    monkeypatch.chdir(config.parent)
+    found = Vetting(config, threading.Event())(SHIPPED, SHIPPED)
+    assert (100, 71850) == (found.holdout.images, found.parameters)
+    assert found.holdout.accuracy > 0.95
+
+
+def test_what_is_no_model_is_refused_under_its_own_name(config: Path) -> None:
+    """The reason names the file that was given, and not the copy that was tried."""
+    (config.parent / "copy.h5").write_bytes(b"no model")
+    with pytest.raises(RegistryError, match=r"^own\.h5: expected a Keras model"):
+        Vetting(config, threading.Event())(config.parent / "copy.h5", Path("own.h5"))
+
+
+def test_a_vetting_heeds_a_stop(config: Path) -> None:
+    """Its process is gone, and nothing refused."""
+    stop = threading.Event()
+    with pytest.raises(VettingStopped):
+        Vetting(config, stop, waiting=stop.set)(SHIPPED, SHIPPED)
+    assert [] == children()
+
+
+def test_a_vetting_that_is_terminated_refuses_nothing(config: Path) -> None:
+    """Somebody else's signal is not the model's fault."""
+    with pytest.raises(VettingStopped):
+        Vetting(config, threading.Event(), waiting=lambda: signal_children(signal.SIGTERM))(SHIPPED, SHIPPED)
+
+
+def test_ctrl_c_reaches_only_who_started_it(config: Path) -> None:
+    """On a terminal it goes to the whole group of processes; the one that vets says nothing of it."""
+    waiting = partial(signal_children, signal.SIGINT)
+    assert 71850 == Vetting(config, threading.Event(), waiting)(SHIPPED, SHIPPED).parameters
+
+
+def signal_children(number: int) -> None:
+    """Send a signal to each vetting."""
+    for pid in children():
+        os.kill(pid, number)
+
+
+def children() -> list[int]:
+    """The vettings that this process has started and not yet ended."""
+    found = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+    return [int(pid) for pid in found if b"daemon.training.vetting" in Path(f"/proc/{pid}/cmdline").read_bytes()]
