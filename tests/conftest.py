@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from daemon.cli import main
 from daemon.commands.init import lay_out
 from daemon.config import Settings, load_settings
 from tests.faults.harness import Nursery
@@ -28,6 +29,7 @@ from tests.faults.harness import Nursery
 REPOSITORY = Path(__file__).parent.parent
 DEADLINE = 60.0  # seconds; generous, because the machine may be busy
 Value = TypeVar("Value")
+Run = Callable[..., tuple[int, str, str]]
 LONG_AGO = 1_500_000_000  # a time of last change that no grace period covers
 
 for variable in [name for name in os.environ if name.startswith("DIGITD_")]:
@@ -208,6 +210,18 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     }
 
 
+def digitd(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m daemon` as a process."""
+    return subprocess.run(
+        [sys.executable, "-m", "daemon", *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
 def make_root(folder: Path) -> Path:
     """A root as `digitd init` lays it out; the data set is a link, for it is 11 MB."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -220,6 +234,23 @@ def make_root(folder: Path) -> Path:
 def root(tmp_path: Path) -> Path:
     """A fresh root."""
     return make_root(tmp_path / "root")
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes], root: Path) -> Run:
+    """Runs a command in this process, on a fresh root: exit code, output, errors."""
+
+    def run_here(*arguments: object) -> tuple[int, str, str]:
+        capfdbinary.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        sys.stdout.flush()
+        out, err = capfdbinary.readouterr()
+        return code, out.decode(), err.decode()
+
+    return lambda command, *rest: run_here(command, "-c", root / "config.toml", *rest)
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """config.py: TOML and environment to checked settings."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from daemon.config import FOLDERS, ConfigError, Settings, load_settings
+from daemon.config import FOLDERS, OPTIMIZERS, ConfigError, Settings, load_settings
 from tests.conftest import REPOSITORY
 
 SHIPPED = REPOSITORY / "config.toml"
@@ -189,3 +190,11 @@ def test_a_layer_keeps_its_arguments(tmp_path: Path) -> None:
     file = write(tmp_path, '[[training.layers]]\nlayer = "Dense"\nunits = 128\nkernel_initializer = "uniform"')
     first = load_settings(file, {}).training.layers[0]
     assert ("Dense", {"units": 128, "kernel_initializer": "uniform"}) == (first.layer, first.arguments)
+
+
+def test_keras_knows_every_optimizer_that_may_be_configured() -> None:
+    """By these names, and with a learning rate of ours."""
+    from daemon.models.backend import keras
+
+    for name in get_args(OPTIMIZERS):
+        assert name == type(type(keras.optimizers.get(name))(learning_rate=0.1)).__name__.lower()

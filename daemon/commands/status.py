@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from daemon.config import PRESENCE, Settings
 from daemon.telemetry.presence import who_runs
+from daemon.telemetry.samples import Samples, read_samples
 
 TIMEOUT_SECONDS = 5.0
 WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # http_proxy is not for this machine's own
@@ -52,7 +51,7 @@ def read_status(work: Path) -> dict[str, Any]:
     base = f"http://{daemon['address']}"
     try:
         ready, text = _get(f"{base}/readyz")
-        metrics = _samples(_get(f"{base}/metrics")[1])
+        metrics = read_samples(_get(f"{base}/metrics")[1])
     except OSError as error:
         return status | {"ready": False, "reasons": [f"it does not answer on {base}: {error}"]}
     return status | {
@@ -96,19 +95,11 @@ def _get(url: str) -> tuple[bool, str]:
         return False, error.read().decode()
 
 
-def _samples(text: str) -> dict[str, dict[frozenset[tuple[str, str]], float]]:
-    samples: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            samples.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
-    return samples
-
-
-def _value(metrics: dict[str, dict[frozenset[tuple[str, str]], float]], name: str, **labels: str) -> float:
+def _value(metrics: Samples, name: str, **labels: str) -> float:
     return metrics.get(name, {}).get(frozenset(labels.items()), 0.0)
 
 
-def _by_label(metrics: dict[str, dict[frozenset[tuple[str, str]], float]], name: str, label: str) -> dict[str, int]:
+def _by_label(metrics: Samples, name: str, label: str) -> dict[str, int]:
     return {dict(labels)[label]: int(value) for labels, value in metrics.get(name, {}).items()}
 
 

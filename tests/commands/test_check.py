@@ -1,0 +1,53 @@
+"""`digitd check`: what is in force, and what is wrong with it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+
+
+def test_check_finds_nothing_wrong(run: Run, root: Path) -> None:
+    """On a fresh root it prints what is in force, and exits with 0."""
+    code, out, err = run("check")
+    assert (0, "") == (code, err)
+    assert "rescan_seconds = 5.0\n" in out
+    assert f"# {root / 'config.toml'}, " in out
+    assert out.endswith("no problems found\n")
+
+
+def test_check_shows_what_the_environment_overrides(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed is what is in force."""
+    monkeypatch.setenv("DIGITD_INBOX__RESCAN_SECONDS", "7.5")
+    assert "rescan_seconds = 7.5\n" in run("check")[1]
+
+
+def test_check_names_every_problem(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in a folder's place, a damaged model, a missing data set, a layer that Keras does not know: each is named."""
+    monkeypatch.setenv("DIGITD_TRAINING__DATASET", "none.npz")
+    (root / "results").rmdir()
+    (root / "results").touch()
+    (root / "models" / "v0001.h5").write_bytes(b"damaged")
+    code, out, _ = run("check")
+    assert code == 1
+    problems = [line for line in out.splitlines() if line.startswith("problem: ")]
+    for expected in ("[paths] results: expected a folder", "[training] dataset: there is nothing", "v0001.h5: expected"):
+        assert any(expected in problem for problem in problems), problems
+
+
+def test_check_finds_a_schedule_that_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong cron is a problem before the service is restarted, not after."""
+    monkeypatch.setenv("DIGITD_RETRAIN__CRON", "0 25 * * *")
+    code, out, _ = run("check")
+    assert code == 1
+    assert "problem: [retrain] cron: expected" in out
+
+
+@pytest.mark.parametrize("key", ["OPTIMIZER", "LOSS"])
+def test_check_refuses_what_keras_does_not_know(run: Run, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """A wrong optimizer or loss is a wrong configuration, as for every other command."""
+    monkeypatch.setenv(f"DIGITD_TRAINING__{key}", "adamm")
+    code, _, err = run("check")
+    assert code == 2
+    assert f"[training] {key.lower()}: expected '" in err
+    assert "Received: 'adamm' (str)." in err

@@ -1,0 +1,84 @@
+"""`digitd status`: what the running daemon says of itself."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from daemon.commands.status import read_status
+from daemon.config import HttpSettings
+from daemon.telemetry.http import HttpServer
+from daemon.telemetry.metrics import Metrics
+from daemon.telemetry.presence import announce
+from tests.conftest import Daemon, Digits, Run, digitd
+
+
+def test_status_without_a_daemon_exits_with_1(run: Run, root: Path) -> None:
+    """It says so, in words and in JSON."""
+    assert (1, f"not running on {root}\n", "") == run("status")
+    code, out, err = run("status", "--json")
+    assert (1, {"running": False}, "") == (code, json.loads(out), err)
+
+
+def test_status_of_a_daemon(daemon: Daemon, digits: Digits) -> None:
+    """A running daemon's status is 0, with its model, its figures and where its metrics are."""
+    daemon.drop("status.png", digits.png(0))
+    daemon.result("status.png")
+    done = digitd("status", "-c", daemon.root / "config.toml")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert f"running   pid {daemon.process.pid} since " in done.stdout
+    assert "ready     yes\nmodel     v0001, loaded 20" in done.stdout
+    assert f"metrics   http://{daemon.address}/metrics\n" in done.stdout
+    done = digitd("status", "--json", "-c", daemon.root / "config.toml")
+    status = json.loads(done.stdout)
+    assert (0, True, True, daemon.process.pid, "v0001") == (
+        done.returncode,
+        status["running"],
+        status["ready"],
+        status["pid"],
+        status["model"],
+    )
+    assert status["images"]["accepted"] >= 1
+
+
+@pytest.fixture
+def announced(root: Path) -> Iterator[Callable[[str], None]]:
+    """Says that this process is the daemon of the root, under an address."""
+    with ExitStack() as stack:
+        path = root / "work" / ".daemon.json"
+        yield lambda address: stack.callback(os.close, announce(path, {"pid": os.getpid(), "address": address})) and None
+
+
+def test_status_of_a_daemon_that_loads_its_model(run: Run, root: Path, announced: Callable[[str], None]) -> None:
+    """Before the model is there, the status is 1 with the reason, and invents neither model nor date."""
+    server = HttpServer(HttpSettings(port=0), Metrics(), list, lambda: ["start: the model is being loaded"])
+    threading.Thread(target=server.run, daemon=True).start()
+    announced(server.address)
+    code, out, _ = run("status")
+    status = read_status(root / "work")
+    assert code == 1
+    assert "ready     no: start: the model is being loaded\n" in out
+    assert "None" not in out
+    assert "1970" not in out
+    assert (None, None) == (status["model"], status["model_loaded_at"])
+
+
+def test_status_of_a_daemon_that_does_not_answer(run: Run, announced: Callable[[str], None]) -> None:
+    """An address where nobody answers is said."""
+    announced("127.0.0.1:1")
+    code, out, _ = run("status")
+    assert code == 1
+    assert "it does not answer on http://127.0.0.1:1" in out
+
+
+def test_status_asks_no_proxy(root: Path, announced: Callable[[str], None]) -> None:
+    """The daemon is on this machine, whatever http_proxy says of the way to others."""
+    server = HttpServer(HttpSettings(port=0), Metrics(), list, list)
+    threading.Thread(target=server.run, daemon=True).start()
+    announced(server.address)
+    done = digitd("status", "-c", root / "config.toml", http_proxy="http://127.0.0.1:1", no_proxy="")
+    assert "ready     yes" in done.stdout, done.stdout
