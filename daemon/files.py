@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+RETRY_SECONDS = 1.0  # between two tries on what the machine, or the writer of a file, did not allow
 OWN_FAULTS = {  # of a file that cannot be renamed, where nothing is wrong with the folders
     errno.EPERM,
     errno.EACCES,

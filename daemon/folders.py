@@ -30,16 +30,17 @@ class Folder:
     Args:
         path: of the folder itself; it alone may be, or lead through, links: they are the administrator's.
         make: whether to make it where it is missing.
+        own: whether sub-folders that do not belong to its owner, or to this process, are entered no more than links are.
 
     Raises:
         OSError: it cannot be opened.
 
     """
 
-    def __init__(self, path: str | os.PathLike[str], make: bool = False) -> None:
-        self.path, self._make = os.fspath(path), make
+    def __init__(self, path: str | os.PathLike[str], make: bool = False, own: bool = False) -> None:
+        self.path, self._make, self._own = os.fspath(path), make, own
         self.identity = (-1, -1)  # device and inode
-        self._top = -1
+        self._top, self._owners = -1, {os.geteuid()}
         self._held: dict[str, int] = {}  # sub-folders; the one used last comes last
         self.renew()
 
@@ -65,18 +66,23 @@ class Folder:
         """
         self.forget()
         try:
-            status = os.stat(self.path)
+            if self._top >= 0:
+                status = os.stat(self.path)
+                if self.identity == (status.st_dev, status.st_ino):
+                    return
+                self.close()
+            self._open()
         except FileNotFoundError:
             self.close()
             if not self._make:
                 raise
             os.makedirs(self.path, exist_ok=True)
-            status = os.stat(self.path)
-        if self.identity != (status.st_dev, status.st_ino):
-            self.close()
-            self._top = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            status = os.fstat(self._top)
-            self.identity = (status.st_dev, status.st_ino)
+            self._open()
+
+    def _open(self) -> None:
+        self._top = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        status = os.fstat(self._top)
+        self.identity, self._owners = (status.st_dev, status.st_ino), {status.st_uid, os.geteuid()}
 
     def forget(self) -> None:
         """Close the sub-folders, so that they are looked up by name again."""
@@ -100,7 +106,7 @@ class Folder:
         if descriptor < 0:
             if len(self._held) >= MOST_HELD:
                 os.close(self._held.pop(next(iter(self._held))))
-            descriptor = open_beneath(self._top, name, FOLDER)
+            descriptor = self.open_folder(name, os.O_PATH)
         self._held[name] = descriptor
         return descriptor
 
@@ -109,9 +115,19 @@ class Folder:
         last, parent = self.at(name)
         return os.stat(last, dir_fd=parent, follow_symlinks=False)
 
-    def owner(self, name: str) -> int:
-        """The user id that the folder which holds this name belongs to."""
-        return os.fstat(self.at(name)[1]).st_uid
+    def open_folder(self, name: str, flags: int = os.O_RDONLY) -> int:
+        """A descriptor of a sub-folder, of the folder itself where none is named.
+
+        Raises:
+            NotADirectoryError: it is, or is behind, a link or a file, or it is not ours where it has to be.
+            OSError: it is missing, or cannot be entered.
+
+        """
+        descriptor = open_beneath(self._top, name or ".", flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if self._own and os.fstat(descriptor).st_uid not in self._owners:
+            os.close(descriptor)
+            raise NotADirectoryError(errno.ENOTDIR, "this folder belongs to somebody else", name)
+        return descriptor
 
     def holds(self, name: str) -> bool:
         """Whether anything has this name."""
@@ -152,7 +168,7 @@ class Folder:
             OSError: it cannot be listed, or is a link.
 
         """
-        descriptor = open_beneath(self._top, name or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = self.open_folder(name)
         try:
             with os.scandir(descriptor) as entries:
                 yield from entries

@@ -1,7 +1,8 @@
 """The names of results, rejections and originals: content-addressed when taken.
 
 The JSON of `a.png` is `a.png.json`, or `a~<8 of its sha256>.png.json` where that name holds the JSON of different bytes. So
-doing the same work again after a crash writes the same names.
+doing the same work again after a crash writes the same names. Eight digits can be made to collide, and any name can be
+dropped beforehand: then come all 64, then their own digest, and so on, until a name is free.
 """
 
 from __future__ import annotations
@@ -10,25 +11,34 @@ import errno
 import hashlib
 import os
 import stat
-from pathlib import Path
+from collections.abc import Iterator
 
 import orjson
 
 from daemon.files import printable
+from daemon.folders import Folder
 
 NAME_MAX = 255  # bytes, of one name on Linux file systems
 MAX_JSON = 1 << 16  # bytes; ours are under 2,000
-FOREIGN = ("", "")  # holder of a name that is no JSON of ours: equal to no drop
+FOREIGN = ("", "")  # owner of a name that is no JSON of ours: equal to no drop
 
 
-def json_name(name: str, sha256: str | None, folder: Path) -> str:
-    """The name for a drop's JSON in `folder`: plain, or content-addressed where the plain one is taken."""
-    place = below(folder, name)
-    plain = with_ending(place, "", ".json")
-    holder = _holder(f"{folder}/{plain}")
-    if holder in (None, (printable(name), sha256)):
-        return plain
-    return with_ending(place, f"~{(sha256 or hashlib.sha256(os.fsencode(name)).hexdigest())[:8]}", ".json")
+def candidates(folder: Folder, name: str, digest: str) -> Iterator[str]:
+    """The names that a file may have in a folder, the plain one first; there is always another one."""
+    place = _flattened(folder, name)
+    yield with_ending(place, "", "")
+    yield with_ending(place, f"~{digest[:8]}", "")
+    while True:
+        yield with_ending(place, f"~{digest}", "")
+        digest = hashlib.sha256(digest.encode()).hexdigest()
+
+
+def json_name(name: str, sha256: str | None, folder: Folder) -> str:
+    """The name for a drop's JSON in `folder`: the first candidate that is free, or holds its JSON already."""
+    own = (printable(name), sha256)
+    digest = sha256 or hashlib.sha256(os.fsencode(name)).hexdigest()
+    names = (with_ending(candidate, "", ".json") for candidate in candidates(folder, name, digest))
+    return next(candidate for candidate in names if json_owner(folder, candidate) in (None, own))
 
 
 def with_ending(name: str, tag: str, ending: str) -> str:
@@ -44,29 +54,15 @@ def with_ending(name: str, tag: str, ending: str) -> str:
     return f"{folder}{slash}{whole}"
 
 
-def below(folder: Path, name: str) -> str:
-    """The name itself, or `a~b` for `a/b` where a file is in the sub-folder's place."""
-    place = name
-    while place := place.rpartition("/")[0]:
-        if os.path.lexists(f"{folder}/{place}"):
-            return name if os.path.isdir(f"{folder}/{place}") else name.replace("/", "~")
-    return name
-
-
-def file_identity(path: str) -> str:
+def file_digest(status: os.stat_result) -> str:
     """A digest of which file this is, for one whose content was not read; a rename does not change it."""
-    try:
-        status = os.lstat(path)
-        which = f"{status.st_ino} {status.st_mtime_ns}"
-    except FileNotFoundError:  # somebody took it away: there is nothing to tell it from
-        which = path
-    return hashlib.sha256(os.fsencode(which)).hexdigest()
+    return hashlib.sha256(f"{status.st_ino} {status.st_mtime_ns}".encode()).hexdigest()
 
 
-def _holder(path: str) -> tuple[str, str | None] | None:
-    """Whose JSON is at `path`: (file, sha256). None where nobody's, or where a power cut left no content."""
+def json_owner(folder: Folder, name: str) -> tuple[str, str | None] | None:
+    """Whose JSON has this name: (file, sha256). None where nobody's, or where a power cut left no content."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = folder.open(name, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -86,3 +82,42 @@ def _holder(path: str) -> tuple[str, str | None] | None:
         return held["file"], held["sha256"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return FOREIGN
+
+
+def may_have(folder: Folder, name: str, sha256: str | None, status: os.stat_result) -> bool:
+    """Whether an original may have this name: it is free, or holds the same bytes or the same file.
+
+    Args:
+        folder, name: where it would be.
+        sha256: of its content; None where that was not read.
+        status: of the original.
+
+    """
+    try:
+        held = folder.status(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return os.path.samestat(held, status) or (sha256 is not None and _sha256(folder, name) == sha256)
+
+
+def _sha256(folder: Folder, name: str) -> str | None:
+    """Of a regular file's content; None of anything else, or where it may not be read."""
+    try:
+        with os.fdopen(folder.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            return hashlib.file_digest(file, "sha256").hexdigest() if regular else None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EISDIR):
+            return None
+        raise
+
+
+def _flattened(folder: Folder, name: str) -> str:
+    """The name itself, or `a~b` for `a/b` where something else than a folder is in the sub-folder's place."""
+    place = name
+    while place := place.rpartition("/")[0]:
+        try:
+            return name if stat.S_ISDIR(folder.status(place).st_mode) else name.replace("/", "~")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return name

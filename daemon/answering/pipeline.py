@@ -1,7 +1,8 @@
-"""The line every image walks: claim, decode, batch, predict, publish, retire.
+"""The line every image walks: claim, decode, predict, publish, retire; `Pipeline._walk` and `_answer` are that line.
 
-Large batches are decoded and published by processes and predicted by a thread of their own, so that the next one is claimed
-meanwhile; a few drops walk the whole line in the pipeline's thread, for each hand-over takes longer than the work.
+Whether it walks among few or among many is decided when it is claimed. A few walk the whole line in the pipeline's thread,
+for each hand-over takes longer than the work. Many are decoded and published by processes and predicted by a thread of
+their own, so that the next ones are claimed meanwhile.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ import logging
 import os
 import queue
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 
 import numpy as np
 
 from daemon.answering.choice import answer
+from daemon.answering.naming import with_ending
 from daemon.answering.publish import prepare, publish_predictions, publish_rejection, remove_orphaned_temporaries
 from daemon.answering.retirement import Answered, Folders, Retirement
+from daemon.answering.walks import Elsewhere, Step, Then, Walks, ended
 from daemon.config import Settings
 from daemon.drops import Drop, Predictions, Rejection
-from daemon.files import printable
+from daemon.files import RETRY_SECONDS, printable
 from daemon.intake.inbox import Inbox
 from daemon.models.live import LiveModel
 from daemon.reading.workers import Decoded, Decoders, DecodersLost, decode_harmless
@@ -34,10 +36,9 @@ log = logging.getLogger(__name__)
 
 CHUNK = 256  # images that walk together at most
 CHUNKS_IN_FLIGHT = 6  # claimed and not published
-INLINE = 8  # up to so many drops are decoded, if harmless, and answered here: a hand-over to another process costs more
-RETRY_SECONDS = 1.0  # between two tries on something that the machine refused
-PARTS = 16  # that a chunk is tried again in whose decoder died; the culprit's part then image by image
-SOLO_TRIES = 3  # a process that dies on an image alone may have been killed by somebody; so often, it is the image's doing
+FEW = 8  # up to so many drops are decoded, if harmless, and answered here: a hand-over to another process costs more
+PARTS = 16  # a chunk that killed its decoder is tried again in so many; then the part that kills, image by image
+SOLO_TRIES = 3  # a process that dies on an image alone may have been killed by somebody; not three times
 CLOSING = ("results", "retire", "decoders")  # sources whose faults keep the intake closed; their own retries open it
 UNFINISHED = {"not_an_image", "truncated", "unreadable"}  # what a file that is still being written looks like
 
@@ -48,11 +49,12 @@ class Pipeline:
     Work comes to the first as steps in a queue.
 
     Args:
-        inbox: where drops come from; its `wake` must be this pipeline's `wake`.
+        inbox: where drops come from; its `wake` must put something into `steps`.
         decoders: the light processes.
         model: gives the model that is live now; asked once for each batch, which keeps it to its end.
-        review_below: confidence under which an answer is marked for review.
-        grace_seconds: how long an unreadable file must be unchanged before it is rejected.
+        retirement: what is published is handed to it.
+        settings: those of the inbox and of inference are kept; `apply` replaces them.
+        steps: what the first thread is to do next.
 
     """
 
@@ -66,17 +68,16 @@ class Pipeline:
         readiness: Readiness,
         metrics: Metrics,
         settings: Settings,
-        steps: queue.SimpleQueue[Callable[[], None]],
+        steps: queue.SimpleQueue[Step],
     ) -> None:
         self._inbox, self._decoders, self._model, self._retirement = inbox, decoders, model, retirement
         self._folders, self._readiness, self._metrics = folders, readiness, metrics
         self._settings = settings
-        self._steps = steps
+        self._walks = Walks(steps)
         self._in_flight = 0  # images that are claimed and not published
-        self._again: deque[tuple[float, Callable[[], None]]] = deque()  # (when, what) to try once more
         self._unreadable: set[str] = set()  # names in work/ that the machine could not read
         self._paused_until = 0.0
-        self._to_predict: queue.SimpleQueue[tuple[Decoded, float]] = queue.SimpleQueue()
+        self._to_predict: queue.SimpleQueue[tuple[Callable[[], object], Then]] = queue.SimpleQueue()
 
     def apply(self, settings: Settings) -> None:
         """Put in force what may change while images walk; a step, so that it comes between batches."""
@@ -93,32 +94,22 @@ class Pipeline:
     def run_once(self, longest: float, claim: bool = True) -> None:
         """Claim a chunk, then take the steps that are there, or wait for one for at most `longest` seconds."""
         now = time.monotonic()
-        while self._again and self._again[0][0] <= now:
-            self._again.popleft()[1]()
         self._renew_decoders()
         wait = longest
         if claim and now >= self._paused_until and not any(map(self._readiness.is_held, CLOSING)):
             self._claim()
             if self._in_flight < CHUNKS_IN_FLIGHT * CHUNK:
                 wait = min(wait, self._inbox.due_in())
-        if self._again:
-            wait = min(wait, max(0.0, self._again[0][0] - now))
         self._inbox.survey()
-        try:
-            step = self._steps.get(timeout=wait)
-        except queue.Empty:
-            return
-        step()
-        for _ in range(self._steps.qsize()):  # what has come by now, before more is claimed
-            self._steps.get_nowait()()
+        self._walks.run_once(wait)
 
     def predict_once(self, longest: float) -> None:
         """Predict one large batch, or wait for one for at most `longest` seconds; in a thread of its own."""
         try:
-            decoded, claimed = self._to_predict.get(timeout=longest)
+            task, then = self._to_predict.get(timeout=longest)
         except queue.Empty:
             return
-        self._steps.put(partial(self._answer, *self._predict(decoded, claimed)))
+        then(ended(task()))
 
     def _renew_decoders(self) -> None:
         try:
@@ -132,186 +123,117 @@ class Pipeline:
     def _claim(self) -> None:
         try:
             drops = self._inbox.take(min(CHUNK, CHUNKS_IN_FLIGHT * CHUNK - self._in_flight))
-            self._in_flight += len(drops)
-            if len(drops) > INLINE:
-                self._decode(drops)
-            elif drops:
-                self._walk_on(decode_harmless(self._folders.work, drops), time.time())
         except OSError as error:
             self._readiness.fault("inbox", error)
             self._paused_until = time.monotonic() + RETRY_SECONDS
-        else:
-            self._readiness.report("inbox", None)
+            return
+        self._readiness.report("inbox", None)
+        self._in_flight += len(drops)
+        if len(drops) > FEW:
+            self._walks.begin(self._walk(drops, few=False))
+        elif drops:
+            decoded = decode_harmless(self._folders.work, drops)
+            self._walks.begin(self._answer(decoded, True, time.time()))
 
-    def _decode(self, drops: list[Drop], tries: int = 1) -> None:
+    async def _walk(self, drops: list[Drop], few: bool, tries: int = 1) -> None:
+        """Decode in a process of its own, then answer."""
         claimed = time.time()
-
-        def done(future: Future[Decoded]) -> None:
-            self._steps.put(partial(self._decoded, drops, tries, claimed, future))
-
         try:
-            self._decoders.decode(drops, done)
+            decoded = await Elsewhere(partial(self._decoders.decode, drops))
+        except DecodersLost:
+            self._walks.begin(self._walk(drops, few, tries))
+        except TimeoutError as error:
+            if len(drops) > 1:  # what hangs costs its whole limit again in each part that it is in: so at once alone
+                self._split(drops, 1, few, error)
+            else:
+                detail = f"Decoding took longer than allowed: {error}."
+                hint = "Save the picture as PNG, or raise [inbox] decode_seconds."
+                await self._refuse(Rejection(drops[0], "too_slow", detail, hint, None))
         except OSError as error:
-            self._try_again("decoders", error, partial(self._decode, drops, tries))
-
-    def _decoded(self, drops: list[Drop], tries: int, claimed: float, future: Future[Decoded]) -> None:
-        try:
-            decoded = future.result()
-        except Exception as error:  # a time-out, a dead process, or a bug that one image brings out: the culprit's end
-            self._decoding_failed(drops, tries, error)
-            return
-        self._metrics.stage_seconds.labels("decode").observe(time.time() - claimed)
-        self._walk_on(decoded, claimed)
-
-    def _walk_on(self, decoded: Decoded, claimed: float) -> None:
-        if decoded.left:
-            self._decode(decoded.left)
-        for drop, fault in decoded.failed:
-            self._cannot_read(drop, fault)
-        for rejection in decoded.refused:
-            self._refuse(rejection)
-        if len(decoded.drops) > INLINE:
-            self._to_predict.put((decoded, claimed))
-        elif decoded.drops:
-            self._answer(*self._predict(decoded, claimed))
-
-    def _decoding_failed(self, drops: list[Drop], tries: int, error: Exception) -> None:
-        if isinstance(error, DecodersLost):
-            self._decode(drops, tries)
-        elif len(drops) > 1:
-            # What hangs costs its whole time limit again in each part that it is in: so at once alone.
-            size = 1 if isinstance(error, TimeoutError) else -(-len(drops) // PARTS)
-            log.info("a chunk of %d images could not be decoded (%s); tried again by %d", len(drops), error, size)
-            for start in range(0, len(drops), size):
-                self._decode(drops[start : start + size])
-        elif isinstance(error, TimeoutError):
-            self._refuse(
-                Rejection(
-                    drops[0],
-                    "too_slow",
-                    f"Decoding took longer than allowed: {error}.",
-                    "Save the picture as PNG, or raise [inbox] decode_seconds.",
-                    None,
-                )
-            )
-        elif tries < SOLO_TRIES:
-            self._decode(drops, tries + 1)
+            await self._try_again("decoders", error)
+            self._walks.begin(self._walk(drops, few, tries))
+        except Exception as error:  # a dead process, or a bug that one image brings out: the culprit's end
+            if len(drops) > 1:
+                self._split(drops, -(-len(drops) // PARTS), few, error)
+            elif tries < SOLO_TRIES:
+                self._walks.begin(self._walk(drops, few, tries + 1))
+            else:
+                detail = f"The decoder process died on it, {tries} times: {type(error).__name__}: {error}."
+                hint = "It is damaged, or needs more than [inbox] decoder_memory_mb; save the picture as a smaller PNG."
+                await self._refuse(Rejection(drops[0], "decoder_crashed", detail, hint, None))
         else:
-            self._refuse(
-                Rejection(
-                    drops[0],
-                    "decoder_crashed",
-                    f"The decoder process died on it, {tries} times: {type(error).__name__}: {error}.",
-                    "The file is damaged, or needs more than [inbox] decoder_memory_mb; save the picture as a smaller PNG.",
-                    None,
-                )
-            )
+            self._metrics.stage_seconds.labels("decode").observe(time.time() - claimed)
+            await self._answer(decoded, few, claimed)
 
-    def _cannot_read(self, drop: Drop, fault: OSError) -> None:
-        """The machine failed on this file: it is tried again until it works; others go on."""
-        if isinstance(fault, FileNotFoundError):
-            log.warning("%s: somebody took it out of work/ before it was read", printable(drop.name))
-            self._ended([drop])
-            self._inbox.release(drop.name)
+    def _split(self, drops: list[Drop], size: int, few: bool, error: Exception) -> None:
+        log.info("a chunk of %d images could not be decoded (%s); tried again by %d", len(drops), error, size)
+        for start in range(0, len(drops), size):
+            self._walks.begin(self._walk(drops[start : start + size], few))
+
+    async def _answer(self, decoded: Decoded, few: bool, claimed: float) -> None:
+        """Predict, publish and retire what was decoded; what was not goes ways of its own."""
+        if decoded.left:
+            self._walks.begin(self._walk(decoded.left, few))
+        for drop, fault in decoded.failed:
+            self._walks.begin(self._read_again(drop, fault))
+        for rejection in decoded.refused:
+            self._walks.begin(self._refuse(rejection))
+        if not decoded.drops:
             return
-        self._unreadable.add(drop.name)
-        self._try_again("read", fault, partial(self._decode, [drop]))
+        task = partial(self._predict, decoded, claimed)
+        batch, pixels = task() if few else await Elsewhere(lambda then: self._to_predict.put((task, then)))
+        await self._publish(batch, few)
+        self._retire(batch, few)
+        self._metrics.drift.add(pixels, batch.probabilities)
 
-    def _ended(self, drops: list[Drop]) -> None:
-        """These walk no further than to be retired."""
-        self._inbox.answered(drops)
-        self._in_flight -= len(drops)
-        if self._unreadable:
-            self._unreadable.difference_update(drop.name for drop in drops)
-            if not self._unreadable:
-                self._readiness.report("read", None)
-
-    def _try_again(self, source: str, error: OSError, again: Callable[[], None]) -> None:
-        """The machine refused: it is said why, and the same is done again a little later."""
-        self._readiness.fault(source, error)
-        self._again.append((time.monotonic() + RETRY_SECONDS, again))
-
-    def _predict(self, decoded: Decoded, claimed: float) -> tuple[Predictions, np.ndarray, float]:
-        """The predictions, what they were made of, (n, 28, 28) uint8, and how many seconds the model took."""
-        model = self._model()
+    def _predict(self, decoded: Decoded, claimed: float) -> tuple[Predictions, np.ndarray]:
+        """The predictions, and what they were made of, (n, 28, 28) uint8."""
         started = time.monotonic()
-        answers = answer(model, decoded.readings)
-        seconds = time.monotonic() - started
+        answers = answer(self._model(), decoded.readings)
+        self._metrics.stage_seconds.labels("predict").observe(time.monotonic() - started)
+        self._metrics.batch_size.observe(len(decoded.drops))
+        reasons, identity = answers.review_reasons(self._settings.inference), answers.identity
         batch = Predictions(
             decoded.drops,
             decoded.images,
             answers.probabilities,
-            answers.review_reasons(self._settings.inference),
-            answers.identity.version,
-            answers.identity.sha256,
+            reasons,
+            identity.version,
+            identity.sha256,
             claimed,
             time.time(),
         )
-        return batch, answers.pixels, seconds
+        return batch, answers.pixels
 
-    def _answer(self, batch: Predictions, pixels: np.ndarray, seconds: float) -> None:
-        self._publish(batch)
-        self._metrics.stage_seconds.labels("predict").observe(seconds)  # counting comes after what somebody waits for
-        self._metrics.batch_size.observe(len(batch.drops))
-        self._metrics.drift.add(pixels, batch.probabilities)
-
-    def _publish(self, batch: Predictions) -> None:
+    async def _publish(self, batch: Predictions, few: bool) -> None:
+        """Make the results appear. While the machine refuses, intake is closed and the work is done again."""
         started = time.monotonic()
-        if len(batch.drops) <= INLINE:
+        publish = partial(publish_predictions, self._folders.results, batch)
+        while True:
             try:
-                publish_predictions(self._folders.results, batch)
-            except OSError as error:
-                self._not_published(partial(self._publish, batch), error)
+                publish() if few else await Elsewhere(partial(self._decoders.write, publish))
+            except DecodersLost:
+                continue
+            except Exception as error:  # whatever it is, the originals are still there
+                fault = error if isinstance(error, OSError) else OSError(errno.EIO, f"writing results: {error!r}")
+                await self._try_again("results", fault)
+                self._prepare_folders()
             else:
-                self._published(batch, started)
-            return
-
-        def done(future: Future[None]) -> None:
-            self._steps.put(partial(self._publish_done, batch, started, future))
-
-        try:
-            self._decoders.write(partial(publish_predictions, self._folders.results, batch), done)
-        except OSError as error:
-            self._try_again("decoders", error, partial(self._publish, batch))
-
-    def _publish_done(self, batch: Predictions, started: float, future: Future[None]) -> None:
-        error = future.exception()
-        if error is None:
-            self._published(batch, started)
-        elif isinstance(error, DecodersLost):
-            self._publish(batch)
-        else:  # whatever it is, the work is done again
-            fault = error if isinstance(error, OSError) else OSError(errno.EIO, f"writing results: {error!r}")
-            self._not_published(partial(self._publish, batch), fault)
-
-    def _not_published(self, again: Callable[[], None], error: OSError) -> None:
-        """The machine refused a JSON: the intake is closed, the original stays in work/, the work is done again."""
-
-        def retry() -> None:
-            self._prepare_folders()
-            again()
-
-        self._try_again("results", error, retry)
-
-    def _prepare_folders(self) -> None:
-        try:
-            for folder in (self._folders.results, self._folders.rejected):
-                prepare(folder)
-                remove_orphaned_temporaries(folder)
-        except OSError as error:
-            self._readiness.fault("results", error)
-
-    def _published(self, batch: Predictions, started: float) -> None:
-        now = time.time()
+                break
         self._readiness.report("results", None)
-        self._ended(batch.drops)
+        self._metrics.stage_seconds.labels("publish").observe(time.monotonic() - started)
+
+    def _retire(self, batch: Predictions, few: bool) -> None:
+        """Hand the originals over to be retired, then count."""
+        now = time.time()
+        self._end(batch.drops)
+        processed = self._folders.processed
         self._retirement.put(
             [
-                Answered(drop.name, image.sha256, self._folders.processed)
+                Answered(drop.name, image.sha256, processed, with_ending(drop.name, "", ""))
                 for drop, image in zip(batch.drops, batch.images, strict=True)
             ]
         )
-        self._metrics.stage_seconds.labels("publish").observe(time.monotonic() - started)
         digits = batch.probabilities.argmax(axis=1)
         for digit, count in enumerate(np.bincount(digits, minlength=10).tolist()):
             self._metrics.predictions.labels(str(digit)).inc(count)
@@ -324,27 +246,47 @@ class Pipeline:
             self._metrics.reviews.labels(reason).inc(count)
         self._metrics.images.labels("review").inc(reasons.total())
         self._metrics.images.labels("accepted").inc(len(batch.drops) - reasons.total())
-        if len(batch.drops) <= INLINE:
+        if few:
             for drop, digit, row in zip(batch.drops, digits.tolist(), batch.probabilities.tolist(), strict=True):
                 log.info("%s is a %d (%.2f %%)", printable(drop.name), digit, 100 * row[digit])
         else:
             log.info("answered %d images; %d more wait", len(batch.drops), self._inbox.waiting())
 
-    def _refuse(self, rejection: Rejection) -> None:
-        try:
-            if rejection.reason in UNFINISHED and self._is_young(rejection.drop) and self._inbox.put_back(rejection.drop):
-                self._ended([rejection.drop])
-                return
-            publish_rejection(self._folders.work, self._folders.rejected, rejection, time.time())
-        except OSError as error:
-            self._not_published(partial(self._refuse, rejection), error)
+    async def _read_again(self, drop: Drop, fault: OSError) -> None:
+        """The machine failed on this file: it is tried again until it works; others go on."""
+        if isinstance(fault, FileNotFoundError):
+            log.warning("%s: somebody took it out of work/ before it was read", printable(drop.name))
+            self._end([drop])
+            self._inbox.release(drop.name)
             return
+        self._unreadable.add(drop.name)
+        await self._try_again("read", fault)
+        await self._walk([drop], few=True)
+
+    async def _refuse(self, rejection: Rejection) -> None:
+        """Publish and retire a rejection; a file that may be unfinished is given back to whoever writes it instead."""
+        drop = rejection.drop
+        while True:
+            try:
+                if rejection.reason in UNFINISHED and self._is_young(drop):
+                    if self._inbox.put_back(drop):
+                        self._end([drop])
+                    else:  # it is finished here, then
+                        await self._walks.pause(RETRY_SECONDS)
+                        self._walks.begin(self._walk([drop], few=True))
+                    return
+                kept = publish_rejection(self._folders.work, self._folders.rejected, rejection, time.time())
+            except OSError as error:
+                await self._try_again("results", error)
+                self._prepare_folders()
+            else:
+                break
         self._readiness.report("results", None)
-        self._ended([rejection.drop])
-        self._retirement.put([Answered(rejection.drop.name, rejection.sha256, self._folders.rejected)])
+        self._end([drop])
+        self._retirement.put([Answered(drop.name, rejection.sha256, self._folders.rejected, kept)])
         self._metrics.images.labels("rejected").inc()
         self._metrics.rejections.labels(rejection.reason).inc()
-        log.warning("%s rejected: %s: %s", printable(rejection.drop.name), rejection.reason, rejection.detail)
+        log.warning("%s rejected: %s: %s", printable(drop.name), rejection.reason, rejection.detail)
 
     def _is_young(self, drop: Drop) -> bool:
         """Whether the file changed so lately that its writer may not be done."""
@@ -353,3 +295,25 @@ class Pipeline:
         except FileNotFoundError:
             return False
         return 0 <= age < self._settings.inbox.grace_seconds
+
+    def _end(self, drops: list[Drop]) -> None:
+        """These walk no further than to be retired."""
+        self._inbox.answered(drops)
+        self._in_flight -= len(drops)
+        if self._unreadable:
+            self._unreadable.difference_update(drop.name for drop in drops)
+            if not self._unreadable:
+                self._readiness.report("read", None)
+
+    async def _try_again(self, source: str, error: OSError) -> None:
+        """The machine refused: it is said why, and a little later the walk goes on."""
+        self._readiness.fault(source, error)
+        await self._walks.pause(RETRY_SECONDS)
+
+    def _prepare_folders(self) -> None:
+        try:
+            for folder in (self._folders.results, self._folders.rejected):
+                prepare(folder)
+                remove_orphaned_temporaries(folder)
+        except OSError as error:
+            self._readiness.fault("results", error)

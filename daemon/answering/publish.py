@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -13,46 +14,60 @@ from typing import Any
 import numpy as np
 import orjson
 
-from daemon.answering.naming import below, file_identity, json_name, with_ending
+from daemon.answering.naming import candidates, file_digest, json_name, json_owner, may_have, with_ending
 from daemon.clock import timestamp, timestamps
 from daemon.config import TEMPORARY
 from daemon.drops import Predictions, Rejection
-from daemon.files import file_sha256, printable, rename_to_free_name
+from daemon.files import printable
+from daemon.folders import Folder, rename, rename_to_free_name
 
 SCHEMA = 1
 
 
-def publish_predictions(folder: Path, batch: Predictions) -> None:
+def publish_predictions(results: Path, batch: Predictions) -> None:
     """Make the JSON of each prediction appear, whole, below results/. Doing it again changes nothing.
 
     Raises:
         OSError: the machine failed; what comes before that file is there.
 
     """
-    for drop, image, content in zip(batch.drops, batch.images, prediction_json(batch), strict=True):
-        usual = with_ending(drop.name, "", ".json")
-        _write_json(folder, content, usual, partial(json_name, drop.name, image.sha256, folder))
+    with Folder(results) as folder:
+        for drop, image, content in zip(batch.drops, batch.images, prediction_json(batch), strict=True):
+            usual = with_ending(drop.name, "", ".json")
+            _write_json(folder, content, usual, partial(json_name, drop.name, image.sha256, folder))
 
 
-def publish_rejection(work: Path, folder: Path, rejection: Rejection, now: float) -> None:
+def publish_rejection(work: Path, rejected: Path, rejection: Rejection, now: float) -> str | None:
     """Make the JSON of a rejection appear, whole, below rejected/. Doing it again changes nothing.
 
     Args:
-        work: the folder with the original, whose identity names what has no digest.
-        folder: rejected/.
+        work: the folder with the original.
+        rejected: the folder for both.
         rejection: of a file that is still in `work`.
         now: in seconds since the epoch.
+
+    Returns:
+        The name that the original is to have in `rejected`: its JSON is beside it. None where it is not to be kept: what is
+        no regular file has no content, and a link or a pipe would be a trap for whoever reads the folder.
 
     Raises:
         OSError: the machine failed.
 
     """
     name, sha256 = rejection.drop.name, rejection.sha256
-    target = json_name(name, sha256, folder)
-    source = f"{work}/{name}"
-    if sha256 is None and os.path.lexists(f"{folder}/{name}") and os.path.lexists(source):
-        target = with_ending(name, f"~{file_identity(source)[:8]}", ".json")  # beside the original, as retire will call it
-    _write_json(folder, rejection_json(rejection, now), target, lambda: target)
+    try:
+        with Folder(work) as folder:
+            status = folder.status(name)
+    except FileNotFoundError:
+        return None  # somebody took it away: there is nothing left to answer
+    own = printable(name), sha256
+    with Folder(rejected) as folder:
+        for kept in candidates(folder, name, sha256 or file_digest(status)):
+            target = with_ending(kept, "", ".json")
+            if may_have(folder, kept, sha256, status) and json_owner(folder, target) in (None, own):
+                break
+        _write_json(folder, rejection_json(rejection, now), target, lambda: target)
+    return kept if stat.S_ISREG(status.st_mode) else None
 
 
 def prediction_json(batch: Predictions) -> Iterator[dict[str, Any]]:
@@ -103,62 +118,52 @@ def to_line(content: dict[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def retire(name: str, sha256: str | None, work: Path, folder: Path) -> None:
+def retire(work: Folder, name: str, folder: Folder, kept: str | None, sha256: str | None) -> None:
     """Move an original from work/ to processed/ or rejected/. Doing it again changes nothing.
 
     Args:
-        name: its path below work/.
+        work, name: where it is.
+        folder, kept: where it goes, unless another file has that name by now; None where it is not kept.
         sha256: of its content; None where that was not read.
-        work: the folder it is in.
-        folder: the folder it goes to.
 
     Raises:
         OSError: the machine failed; the original is still in work/.
 
     """
-    source = f"{work}/{name}"
-    if rename_to_free_name(source, f"{folder}/{with_ending(name, '', '')}"):
+    if kept is not None and rename_to_free_name(work, name, folder, kept):
         return
-    if not os.path.lexists(source):
-        return  # somebody took it away: there is nothing left to keep
-    name = below(folder, name)
-    target = with_ending(name, "", "")
-    if os.path.lexists(f"{folder}/{target}") and not _same_bytes(folder / target, sha256):
-        target = with_ending(name, f"~{(sha256 or file_identity(source))[:8]}", "")
-    _move(source, folder, target)
-    if os.path.lexists(source):
-        os.unlink(source)  # rename(2) leaves both names where they are links to one file
-
-
-def _write_json(folder: Path, content: dict[str, Any], usual: str, otherwise: Callable[[], str]) -> None:
-    """Make it appear under the usual name, or where that is taken or has no folder yet, under the one that is told then."""
-    temporary = f"{folder}/{TEMPORARY}/{os.getpid()}.json"
     try:
-        _write(temporary, to_line(content))
-        if not rename_to_free_name(temporary, f"{folder}/{usual}"):
-            _move(temporary, folder, otherwise())
+        status = work.status(name)
+    except FileNotFoundError:
+        return  # somebody took it away: there is nothing left to keep
+    if kept is None:
+        work.unlink(name)
+        return
+    names = candidates(folder, name, sha256 or file_digest(status))
+    target = next(candidate for candidate in names if may_have(folder, candidate, sha256, status))
+    if folder.holds(target):
+        work.unlink(name)  # the same drop again: the original that is there is known to be durable
+    else:
+        rename(work, name, folder, target)
+
+
+def _write_json(folder: Folder, content: dict[str, Any], usual: str, otherwise: Callable[[], str]) -> None:
+    """Make it appear under the usual name, or where that is taken or has no folder yet, under the one that is told then."""
+    temporary = f"{TEMPORARY}/{os.getpid()}.json"
+    try:
+        descriptor = folder.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            text = to_line(content)
+            if os.write(descriptor, text) != len(text):  # a disk that fills up takes a part, and only then says so
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), temporary)
+        finally:
+            os.close(descriptor)
+        if not rename_to_free_name(folder, temporary, folder, usual):
+            rename(folder, temporary, folder, otherwise())
     except OSError:
         with suppress(OSError):
-            os.unlink(temporary)  # it holds space that the disk may not have
+            folder.unlink(temporary)  # it holds space that the disk may not have
         raise
-
-
-def _write(path: str, text: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        if os.write(descriptor, text) != len(text):  # a disk that fills up takes a part, and only then says so
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-    finally:
-        os.close(descriptor)
-
-
-def _move(source: str, folder: Path, name: str) -> None:
-    """Rename to folder/name, making the sub-folders it needs."""
-    try:
-        os.rename(source, f"{folder}/{name}")
-    except FileNotFoundError:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        os.rename(source, f"{folder}/{name}")
 
 
 def prepare(folder: Path) -> None:
@@ -177,8 +182,3 @@ def remove_orphaned_temporaries(folder: Path) -> None:
     for left in (folder / TEMPORARY).iterdir():
         if not os.path.exists(f"/proc/{left.stem}"):
             left.unlink(missing_ok=True)
-
-
-def _same_bytes(path: Path, sha256: str | None) -> bool:
-    """Whether the file holds the content with this digest."""
-    return sha256 is not None and not path.is_symlink() and path.is_file() and file_sha256(path) == sha256

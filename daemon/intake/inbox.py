@@ -1,6 +1,11 @@
-"""The inbox: watch it, sweep it, admit what is whole, claim it by rename.
+"""The inbox: sweep it, admit what is whole, claim it by rename.
 
-Events only say "look now"; a sweep of the folder decides what is there. So nothing depends on an event arriving.
+Events only say "look there now"; a sweep of the folder decides what is there. So nothing depends on an event arriving.
+
+Those who drop may swap anything for a link, a folder or another file at any moment. Names are resolved beneath the inbox
+(`daemon.folders`), and what a claim really took is looked at once it is in work/, where nobody but the daemon may write. A
+hard link is a file like any other: the daemon never changes a file's content, mode or owner, and reads with no more rights
+than its user has, so whoever links a file that is not his own gains nothing by it.
 """
 
 from __future__ import annotations
@@ -21,14 +26,16 @@ from pathlib import Path
 
 from daemon.config import LOCK, PRESENCE, TEMPORARY, InboxSettings
 from daemon.drops import Drop
-from daemon.files import is_own_fault, printable, rename_to_free_name
+from daemon.files import RETRY_SECONDS, is_own_fault, printable
+from daemon.folders import Folder, rename, rename_to_free_name
 from daemon.intake.watch import DEEPEST_FOLDER, Watch
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0  # between two tries on a file that could not be taken
 OURS = {LOCK, PRESENCE, TEMPORARY}  # names that the daemon itself uses in work/ and results/
+EVERYWHERE = "/"  # the whole inbox, as `look` takes it
+MOST_SWEEPING = 0.05  # of the time goes into complete sweeps at most, however many folders have gathered
 
 
 class Inbox:
@@ -43,18 +50,22 @@ class Inbox:
     """
 
     def __init__(self, inbox: Path, work: Path, settings: InboxSettings, metrics: Metrics, wake: Callable[[], None]) -> None:
-        self._inbox, self._work = str(inbox), str(work)
+        self._inbox, self._work = Folder(inbox), Folder(work, make=True, own=True)
         self._metrics, self._wake = metrics, wake
+        self._changed: set[str] = set()  # where to look
         self.apply(settings)
-        self._held_up = False  # a drop waits because its name is still in work/
         self._listing: deque[str] = deque()
-        self._listed = time.monotonic()
+        self._swept = self._listed = time.monotonic()  # the last sweep, and the last one of everything
+        self._rest = 0.0  # seconds until everything is to be swept again
         self._complained: set[str] = set()
+        self._strays: set[str] = set()  # folders that were claimed for files, and could not be given back yet
+        self._untidy = True  # there may be empty folders in work/
         self._leftovers = deque(self._sweep_work())
         self._in_flight = {drop.name for drop in self._leftovers}  # names that are in work/
+        self._held_up: set[str] = set()  # names that are dropped anew while they are in work/
         self._unanswered = {drop.name: drop.received for drop in self._leftovers}
-        self._not_before: dict[str, float] = {}
-        self._being_written = False  # by somebody; the end of it is an event, and if that is lost, time tells
+        self._not_before: dict[str, float] = {}  # names that are tried again then
+        self._being_written: set[str] = set()  # those of them that an event may bring earlier
         self._watch = Watch(inbox, self.look, metrics)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # a writer who meets our lease sends it; its default is to kill us
 
@@ -63,9 +74,11 @@ class Inbox:
         self._settings = settings
         self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in settings.ignore) or r"(?!)").match
         self._look = True
+        self._changed.add(EVERYWHERE)
 
-    def look(self) -> None:
-        """Say that the folder may have changed. Any thread may call this."""
+    def look(self, place: str = EVERYWHERE) -> None:
+        """Say that a folder may have changed, or, with a slash at its end, all below it too. Any thread may call this."""
+        self._changed.add(place)
         if not self._look:
             self._look = True
             self._wake()
@@ -73,6 +86,8 @@ class Inbox:
     def close(self) -> None:
         """Stop watching."""
         self._watch.stop()
+        self._inbox.close()
+        self._work.close()
 
     def due_in(self) -> float:
         """Seconds until `take` is to be called without an event."""
@@ -80,8 +95,7 @@ class Inbox:
 
     def _sweep_due_in(self) -> float:
         due = min(self._not_before.values(), default=float("inf"))
-        rest = min(RETRY_SECONDS, self._settings.rescan_seconds) if self._being_written else self._settings.rescan_seconds
-        return max(0.0, min(due, self._listed + rest) - time.monotonic())
+        return max(0.0, min(due, self._listed + self._rest) - time.monotonic())
 
     def take(self, limit: int) -> list[Drop]:
         """Claim up to `limit` files that are whole: those that a crash left in work/ first, then the inbox's.
@@ -110,10 +124,10 @@ class Inbox:
         """Give a file that is perhaps still being written back to the inbox, to be tried again a little later.
 
         Returns:
-            False where it could not be done: the name was dropped anew meanwhile.
+            False where it could not be done: the name was dropped anew meanwhile, or the file system cannot tell.
 
         """
-        if not rename_to_free_name(f"{self._work}/{drop.name}", f"{self._inbox}/{drop.name}"):
+        if not rename_to_free_name(self._work, drop.name, self._inbox, drop.name):
             return False
         self._not_before[drop.name] = time.monotonic() + RETRY_SECONDS
         self.release(drop.name)
@@ -122,8 +136,8 @@ class Inbox:
     def release(self, name: str) -> None:
         """Say that a file has left work/, so that its name may be claimed anew. Any thread may call this."""
         self._in_flight.discard(name)
-        if self._held_up:
-            self.look()
+        if name in self._held_up:
+            self.look(name.rpartition("/")[0])
 
     def answered(self, drops: list[Drop]) -> None:
         """Say that these have their JSON; their originals are still in work/."""
@@ -136,7 +150,7 @@ class Inbox:
         self._metrics.backlog.labels("work").set(len(self._in_flight))
         waited = time.time() - next(iter(self._unanswered.values()), time.time())  # claimed first
         if self._listing:
-            waited = max(waited, time.monotonic() - self._listed)
+            waited = max(waited, time.monotonic() - self._swept)
         self._metrics.oldest_waiting.set(max(0.0, waited))
 
     def waiting(self) -> int:
@@ -144,81 +158,137 @@ class Inbox:
         return len(self._listing)
 
     def _sweep_inbox(self) -> None:
-        """List what is in the inbox; names only, for a stat each makes 100,000 names 13 times slower."""
+        """List where something changed, or all where that is due; names only, for a stat each takes 13 times as long."""
         self._look = False
-        self._listed = now = time.monotonic()
-        self._being_written = False
-        os.makedirs(self._work, exist_ok=True)
-        if not self._in_flight:
-            self._remove_empty_folders()
-        self._watch.renew()
+        self._swept = now = time.monotonic()
+        changed = {self._changed.pop() for _ in range(len(self._changed))}
         try:
-            names = set(self._walk(self._inbox, self._ignored))
+            self._inbox.renew()
+            self._work.renew()
+            if self._untidy and not self._in_flight:
+                self._remove_empty_folders()
+            missed = not self._watch.renew(self._inbox.identity)
+            complete = missed or EVERYWHERE in changed or now >= self._listed + self._rest
+            names = {name for place in ([EVERYWHERE] if complete else changed) for name in self._walk(self._inbox, place)}
         except OSError:
+            self._changed.add(EVERYWHERE)
             self._look = True  # as soon as somebody asks again
             raise
-        self._not_before = {name: due for name, due in self._not_before.items() if due > now and name in names}
-        self._complained &= names
-        names = {name for name in names if not name.endswith("/")}
-        self._held_up = not names.isdisjoint(self._in_flight)
-        self._listing.extend(sorted(name for name in names if name not in self._in_flight and name not in self._not_before))
+        due = {name for name, moment in self._not_before.items() if moment <= now}
+        for name in due:
+            del self._not_before[name]
+        if complete:
+            self._listed = now
+            self._rest = max(self._settings.rescan_seconds, (time.monotonic() - now) / MOST_SWEEPING)
+            self._complained &= names
+            self._not_before = {name: moment for name, moment in self._not_before.items() if name in names}
+            self._being_written &= self._not_before.keys()
+            self._held_up.clear()
+        names = {name for name in names if not name.endswith("/")} | due
+        self._held_up |= names & self._in_flight
+        names -= self._in_flight | (self._not_before.keys() - self._being_written)
+        self._listing.extend(sorted(names))
+        for name in list(self._strays):
+            self._give_back(name)
 
-    def _walk(self, top: str, ignored: Callable[[str], object]) -> Iterator[str]:
-        """The paths of all files and, with a slash at the end, folders below `top`; a folder comes before what is in it.
+    def _walk(self, top: Folder, place: str) -> Iterator[str]:
+        """The paths of all files and, with a slash at the end, folders in a place; a folder comes before what is in it.
 
         Without recursion: how deep folders nest is up to those who drop.
+
+        Args:
+            top: the inbox or work/; there nothing is ignored.
+            place: as `look` takes it.
+
         """
-        folders = [""]
+        ignored = self._ignored if top is self._inbox else _nothing
+        start = place.strip("/")
+        if start and any(part in OURS or ignored(part) for part in start.split("/")):
+            return
+        folders = [start and f"{start}/"]
         while folders:
-            folder = folders.pop()
-            if len(os.fsencode(folder)) > DEEPEST_FOLDER:
-                self._complain(folder, f"a path of more than {DEEPEST_FOLDER} bytes; what is in this folder waits")
-                continue
-            try:
-                with os.scandir(f"{top}/{folder}") as entries:
-                    for entry in entries:
-                        if entry.name in OURS or ignored(entry.name):
-                            continue
-                        name = folder + entry.name
-                        if entry.is_dir(follow_symlinks=False):
-                            name += "/"
-                            folders.append(name)
-                        yield name
-            except OSError as error:
-                if not folder:
-                    raise
-                if error.errno != errno.ENOENT:
-                    self._complain(folder, f"cannot list this sub-folder: {error.strerror}; its files wait")
+            for name in self._list(top, folders.pop(), ignored):
+                if name.endswith("/") and place.endswith("/"):
+                    folders.append(name)
+                yield name
+
+    def _list(self, top: Folder, folder: str, ignored: Callable[[str], object]) -> Iterator[str]:
+        if len(os.fsencode(folder)) > DEEPEST_FOLDER:
+            self._complain(folder, f"a path of more than {DEEPEST_FOLDER} bytes; what is in this folder waits")
+            return
+        try:
+            for entry in top.entries(folder.rstrip("/")):
+                if entry.name not in OURS and not ignored(entry.name):
+                    yield f"{folder}{entry.name}{'/' if entry.is_dir(follow_symlinks=False) else ''}"
+        except OSError as error:
+            if not folder:
+                raise
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # it has gone
+                self._complain(folder, f"cannot list this sub-folder: {error.strerror}; its files wait")
 
     def _claim(self, name: str) -> Drop | None:
         """Rename one file into work/, if nobody is writing it."""
-        source, target = f"{self._inbox}/{name}", f"{self._work}/{name}"
+        self._not_before.pop(name, None)
+        self._being_written.discard(name)
         try:
-            status = os.lstat(source)
-            if stat.S_ISDIR(status.st_mode):
-                return None  # a folder has taken the file's place; the next sweep looks into it
-            if stat.S_ISREG(status.st_mode) and _is_being_written(source):
-                self._being_written = True
+            received = self._received(name)
+            if received is None:
+                self._being_written.add(name)
+                self._not_before[name] = time.monotonic() + min(RETRY_SECONDS, self._settings.rescan_seconds)
                 return None
-            try:
-                os.rename(source, target)
-            except FileNotFoundError:
-                folder = name.rpartition("/")[0]
-                if not folder:
-                    raise
-                os.makedirs(f"{self._work}/{folder}", exist_ok=True)
-                os.rename(source, target)
+            rename(self._inbox, name, self._work, name)
+            status = self._work.status(name)
         except FileNotFoundError:
             return None  # it was taken away, or renamed
         except OSError as error:
-            if not is_own_fault(error, Path(self._inbox), Path(self._work)):
+            if not is_own_fault(error, Path(self._inbox.path), Path(self._work.path)):
                 raise
             self._not_before[name] = time.monotonic() + self._settings.rescan_seconds
             self._complain(name, f"cannot be moved to work/: {error.strerror}; it stays in the inbox")
             return None
+        self._untidy |= "/" in name
+        if stat.S_ISDIR(status.st_mode):
+            self._give_back(name)  # a folder had taken the file's place; the next sweep looks into it
+            return None
         self._in_flight.add(name)
-        self._unanswered[name] = status.st_ctime
-        return Drop(name, status.st_ctime)
+        self._unanswered[name] = received
+        return Drop(name, received)
+
+    def _received(self, name: str) -> float | None:
+        """When a file was dropped; None while somebody has it open for writing, where the kernel can tell.
+
+        Raises:
+            FileNotFoundError: it was taken away, or a link is now where its folder was.
+
+        """
+        try:
+            descriptor = self._inbox.open(name, os.O_RDONLY | os.O_NONBLOCK)
+        except NotADirectoryError as error:
+            raise FileNotFoundError(error.errno, error.strerror, name) from error
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return self._inbox.status(name).st_ctime  # unreadable, or no regular file: to be rejected with a reason
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
+        except BlockingIOError:
+            return None
+        except OSError:
+            pass  # not our file and no CAP_LEASE, or no leases here: a file caught half-written is put back later
+        finally:
+            received = os.fstat(descriptor).st_ctime
+            os.close(descriptor)
+        return received
+
+    def _give_back(self, name: str) -> None:
+        """Move a folder back that is not the daemon's: rename(2) moves folders too, and never onto what is in use."""
+        try:
+            rename(self._work, name, self._inbox, name)
+        except OSError as error:
+            self._strays.add(name)
+            self._complain(name, f"a folder that cannot be given back from work/: {error.strerror}")
+        else:
+            self._strays.discard(name)
 
     def _complain(self, name: str, text: str) -> None:
         if name not in self._complained:
@@ -227,36 +297,18 @@ class Inbox:
             log.warning("%s: %s", printable(name), text)
 
     def _remove_empty_folders(self) -> None:
-        folders = [name for name in self._walk(self._work, _nothing) if name.endswith("/")]
+        self._untidy = False
+        folders = [name for name in self._walk(self._work, EVERYWHERE) if name.endswith("/")]
         for folder in reversed(folders):
             with suppress(OSError):  # somebody put a file of his own there
-                os.rmdir(f"{self._work}/{folder}")
+                self._work.rmdir(folder.rstrip("/"))
 
     def _sweep_work(self) -> Iterator[Drop]:
         """What a crash left in work/: claimed, perhaps already answered; the work is done again."""
-        for name in self._walk(self._work, _nothing):
+        for name in self._walk(self._work, EVERYWHERE):
             if not name.endswith("/"):
-                yield Drop(name, os.lstat(f"{self._work}/{name}").st_ctime)
+                yield Drop(name, self._work.status(name).st_ctime)
 
 
 def _nothing(_name: str) -> None:
     """What is ignored in work/."""
-
-
-def _is_being_written(path: str) -> bool:
-    """Whether somebody has the file open for writing, where the kernel can tell."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        return False  # unreadable: to be rejected with a reason
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass  # not our file and no CAP_LEASE, or no leases here: a file caught half-written is put back later
-    finally:
-        os.close(descriptor)
-    return False

@@ -1,4 +1,4 @@
-"""Watches the inbox by watchdog's inotify observer. An event only says "look now"."""
+"""Watches the inbox by watchdog's inotify observer. An event only says "look there now"."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
+from daemon.folders import Folder
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -25,21 +26,31 @@ DEEPEST_FOLDER = 1024  # bytes of a path below the inbox; with the longest root,
 
 
 class Watch:
-    """Calls `look` when the inbox changes, by watchdog's inotify observer; sweeps make up for whatever it cannot see."""
+    """Calls `look` when the inbox changes, by watchdog's inotify observer; sweeps make up for whatever it cannot see.
 
-    def __init__(self, folder: Path, look: Callable[[], None], metrics: Metrics) -> None:
+    Args:
+        folder: the inbox.
+        look: is told where, as `Inbox.look` takes it.
+        metrics: counts overflows and failures to watch.
+
+    """
+
+    def __init__(self, folder: Path, look: Callable[[str], None], metrics: Metrics) -> None:
         self._folder, self._look, self._metrics = folder, look, metrics
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None
         self._blind = False
 
-    def renew(self) -> None:
-        """See to it that the folder now at this path is the one being watched."""
+    def renew(self, identity: tuple[int, int]) -> bool:
+        """See to it that the folder now at this path, which has this device and inode, is the one being watched.
+
+        Returns:
+            Whether it was all the time, so that no event was missed.
+
+        """
+        if self._observer and self._watched == identity and all(e.is_alive() for e in self._observer.emitters):
+            return True
         try:
-            status = self._folder.stat()
-            identity = (status.st_dev, status.st_ino)
-            if self._observer and self._watched == identity and all(e.is_alive() for e in self._observer.emitters):
-                return
             self.stop()
             os.scandir(self._folder).close()  # watchdog says nothing when it may not watch
             self._start()
@@ -53,6 +64,7 @@ class Watch:
                 self._metrics.intake_errors.labels("watch").inc()
                 log.warning("cannot watch %s: %s; it is looked through from time to time instead", self._folder, error)
             self._blind = True
+        return False
 
     def stop(self) -> None:
         """Stop watching."""
@@ -71,7 +83,7 @@ class Watch:
 class WakingEmitter(InotifyEmitter):
     """Watchdog's emitter with a watch that wakes the pipeline itself, instead of making an event object for each file."""
 
-    def __init__(self, *args: Any, look: Callable[[], None], overflows: Counter, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, look: Callable[[str], None], overflows: Counter, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._look, self._overflows = look, overflows
 
@@ -93,33 +105,64 @@ class WakingEmitter(InotifyEmitter):
 class WakingWatch(InotifyWatchGroup):
     """Runs in watchdog's reading thread; only folders need watchdog's books, to be watched themselves."""
 
-    look: Callable[[], None]
+    look: Callable[[str], None]
     overflows: Counter
 
     def _add_all_callbacks(self, path: bytes) -> None:
-        """Watch a folder and those below it. Watchdog's own way down is recursive, and deep folders would end its thread."""
-        folders = [path]
-        while folders:
-            folder = folders.pop()
-            if len(folder) > len(self.path) + DEEPEST_FOLDER:
-                continue
-            self._add_callback(folder)
-            with suppress(OSError), os.scandir(folder) as entries:  # it has gone, or may not be read
-                folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        """Watch a folder and those below it, and no link that takes the place of one.
+
+        Watchdog's own way down is recursive, so deep folders would end its thread, and it goes by path.
+        """
+        begin = self._below(path).lstrip("/")
+        try:
+            with Folder(os.fsdecode(self.path)) as top:
+                self._watch(top, begin)
+                folders = self._folders(top, begin)
+                while folders:
+                    folder = folders.pop()
+                    with suppress(OSError):  # it has gone, or may not be read
+                        self._watch(top, folder)
+                        folders += self._folders(top, folder)
+        except OSError:
+            if not begin:
+                raise
+
+    def _watch(self, top: Folder, folder: str) -> None:
+        descriptor = top.open_folder(folder.rstrip("/"))
+        try:
+            wd = self._inotify_fd.add_callback(b"/proc/self/fd/%d/." % descriptor, self.event_mask, self, self._id)
+        finally:
+            os.close(descriptor)
+        path = os.path.join(self.path, os.fsencode(folder)).rstrip(b"/")
+        self._active_callbacks_by_path[path] = wd
+        self._active_callbacks_by_watch[wd] = path
+
+    def _folders(self, top: Folder, folder: str) -> list[str]:
+        if len(os.fsencode(folder)) > DEEPEST_FOLDER:
+            return []
+        entries = top.entries(folder.rstrip("/"))
+        return [f"{folder}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    def _below(self, path: bytes) -> str:
+        """A path as `Inbox.look` takes it: from the inbox, everything below it included."""
+        return os.fsdecode(path[len(self.path) :]).strip("/") + "/"
 
     def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:  # noqa: ARG002 -- watchdog's signature
         """No events are made up for what a new folder holds: the sweep that its own event causes finds it."""
         return []
 
     def on_event(self, event: InotifyEvent) -> None:
+        folder = self._active_callbacks_by_watch.get(event.wd, self.path)
         if event.is_directory:
             super().on_event(event)
-        self.look()
+            self.look(self._below(os.path.join(folder, event.name)))
+        else:
+            self.look(self._below(folder).rstrip("/"))
 
     def on_queue_overflow(self) -> None:
         self.overflows.inc()
         super().on_queue_overflow()
-        self.look()
+        self.look("/")
 
 
 # MOVED_FROM is left out: our own claims cause it, and watchdog would hold its queue back for 0.5 s on each.

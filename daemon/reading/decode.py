@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from daemon.folders import Folder
 from daemon.reading import normalise, plain_png
 from daemon.reading.components import Doubt
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading
@@ -98,11 +99,11 @@ def load_content(data: bytes, max_pixels: int) -> Image:
     return _only(normalise_all([decode(data, max_pixels)]))
 
 
-def read_picture(path: Path | str, max_bytes: int, max_pixels: int) -> Picture:
+def read_picture(path: Path | str, max_bytes: int, max_pixels: int, folder: Folder | None = None) -> Picture:
     """Read and decode one file.
 
     Args:
-        path: any path; nothing but a regular file is opened for reading.
+        path: any path, or a name below `folder`; nothing but a regular file is opened for reading.
         max_bytes: a larger file is refused unread.
         max_pixels: an image of more pixels is refused undecoded.
 
@@ -111,13 +112,13 @@ def read_picture(path: Path | str, max_bytes: int, max_pixels: int) -> Picture:
         OSError: the machine failed (EIO, ENOMEM, a vanished file), which says nothing about the image.
 
     """
-    return decode(_read(path, max_bytes), max_pixels)
+    return decode(_read(path, max_bytes, folder), max_pixels)
 
 
-def read_harmless(path: Path | str) -> Picture | None:
+def read_harmless(path: Path | str, folder: Folder | None = None) -> Picture | None:
     """Read and decode a file that nobody comes to harm by decoding; None for any other file."""
     try:
-        data = _read(path, plain_png.MOST_BYTES)
+        data = _read(path, plain_png.MOST_BYTES, folder)
     except (InvalidImage, OSError):
         return None  # whoever reads it next will say what is wrong
     grey = plain_png.read(data)
@@ -229,9 +230,10 @@ def _blank(blank: Blank, sha256: str) -> InvalidImage:
     return InvalidImage("blank", f"Expected ink on paper. Received: {found}.", hint, sha256)
 
 
-def _read(path: Path | str, max_bytes: int) -> bytes:
+def _read(path: Path | str, max_bytes: int, folder: Folder | None) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = folder.open(str(path), flags) if folder else os.open(path, flags)
     except PermissionError as error:
         raise InvalidImage(
             "unreadable", f"The file cannot be opened: {error.strerror}.", "Make it readable for the daemon's user."

@@ -31,6 +31,7 @@ from pebble import ProcessPool
 
 from daemon.config import InboxSettings
 from daemon.drops import Drop, ImageFacts, Rejection
+from daemon.folders import Folder
 from daemon.processes import die_with_parent
 from daemon.reading.decode import InvalidImage, Picture, normalise_all, read_harmless, read_picture
 from daemon.reading.readings import Readings
@@ -209,17 +210,18 @@ def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int)
     decoded = Decoded.nothing()
     deadline = time.monotonic() + CHUNK_SECONDS
     waiting = deque(drops)
-    while waiting and time.monotonic() < deadline:
-        read: list[tuple[Drop, Picture]] = []
-        while waiting and len(read) < TOGETHER and time.monotonic() < deadline:
-            drop = waiting.popleft()
-            try:
-                read.append((drop, read_picture(f"{work}/{drop.name}", max_bytes, max_pixels)))
-            except InvalidImage as error:
-                decoded.refused.append(_rejection(drop, error))
-            except OSError as error:
-                decoded.failed.append((drop, error))
-        decoded.add(read)
+    with Folder(work) as folder:
+        while waiting and time.monotonic() < deadline:
+            read: list[tuple[Drop, Picture]] = []
+            while waiting and len(read) < TOGETHER and time.monotonic() < deadline:
+                drop = waiting.popleft()
+                try:
+                    read.append((drop, read_picture(drop.name, max_bytes, max_pixels, folder)))
+                except InvalidImage as error:
+                    decoded.refused.append(_rejection(drop, error))
+                except OSError as error:
+                    decoded.failed.append((drop, error))
+            decoded.add(read)
     decoded.left = list(waiting)
     return decoded
 
@@ -228,12 +230,16 @@ def decode_harmless(work: Path, drops: list[Drop]) -> Decoded:
     """Load those that can harm nobody, in this process and at once; all others are `left` for processes of their own."""
     decoded = Decoded.nothing()
     read: list[tuple[Drop, Picture]] = []
-    for drop in drops:
-        picture = read_harmless(f"{work}/{drop.name}")
-        if picture:
-            read.append((drop, picture))
-        else:
-            decoded.left.append(drop)
+    try:
+        with Folder(work) as folder:
+            for drop in drops:
+                picture = read_harmless(drop.name, folder)
+                if picture:
+                    read.append((drop, picture))
+                else:
+                    decoded.left.append(drop)
+    except OSError:  # there is no such folder: whoever reads next will say so
+        decoded.left = drops
     decoded.add(read)
     return decoded
 

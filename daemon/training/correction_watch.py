@@ -14,6 +14,7 @@ from daemon.answering.naming import json_name
 from daemon.clock import timestamp
 from daemon.config import Settings
 from daemon.files import append_line, file_sha256, printable, read_lines
+from daemon.folders import Folder
 from daemon.telemetry.metrics import Metrics
 from daemon.training.corrections import Label, list_corrections
 
@@ -162,9 +163,11 @@ def find_answers(results: Path, labelled: dict[str, Label], stop: threading.Even
     """
     found = {}
     sought: dict[str, list[str]] = {}  # by the last name of a result: who may be meant
+    with Folder(results) as folder:
+        usual = {name: json_name(name.partition("/")[2], sha256, folder) for name, (_, sha256) in labelled.items()}
     for name, (_, sha256) in labelled.items():
         plain = Path(name.partition("/")[2])
-        content = _result_of(sha256, [results / json_name(str(plain), sha256, results)])
+        content = _result_of(sha256, [results / usual[name]])
         if content:
             found[name] = content
             continue

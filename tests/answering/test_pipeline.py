@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.answering.pipeline import INLINE, Pipeline
+from daemon.answering.pipeline import FEW, Pipeline
 from daemon.answering.publish import prepare
 from daemon.answering.retirement import Folders, Retirement
 from daemon.config import load_settings
@@ -135,7 +135,7 @@ def test_an_image_walks_the_whole_line(build: Callable[..., Line], digits: Digit
 def test_a_large_batch_holds_nobody_up(build: Callable[..., Line], digits: Digits) -> None:
     """While one waits for its prediction, in a thread of its own, others are claimed and answered."""
     line = build()
-    batch = {f"{number}.png" for number in range(INLINE + 1)}
+    batch = {f"{number}.png" for number in range(FEW + 1)}
     for name in batch:
         line.put(name, digits.png(0))
     wait_until(lambda: line.pipeline.run_once(0.05) or line.names("work") == batch, "the batch to be claimed")

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from daemon.answering.naming import json_name
 from daemon.answering.publish import (
     prediction_json,
     prepare,
@@ -17,11 +17,14 @@ from daemon.answering.publish import (
     publish_rejection,
     rejection_json,
     remove_temporaries,
-    retire,
     to_line,
+)
+from daemon.answering.publish import (
+    retire as retire_file,
 )
 from daemon.clock import timestamp
 from daemon.drops import Drop, ImageFacts, Predictions, Rejection
+from daemon.folders import Folder
 from tests.conftest import files_below
 
 SEVEN = [0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.991, 0.001, 0.001]
@@ -49,6 +52,12 @@ def put(folder: Path, name: str, content: bytes) -> None:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def retire(name: str, sha256: str | None, work: Path, folder: Path, kept: str = "") -> None:
+    """Retire one file, to its own name where no other is given."""
+    with Folder(work) as source, Folder(folder) as target:
+        retire_file(source, name, target, kept or name, sha256)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -216,10 +225,13 @@ def test_names_that_are_not_utf8_keep_their_bytes(results: Path) -> None:
     assert b"a\xff.png.json" in os.listdir(os.fsencode(results))
 
 
-def test_json_name_of_an_unread_file_is_its_own(results: Path) -> None:
-    """A file that was not read, under a name that a read one holds, gets a name of its own."""
-    publish_rejection(results, results, rejection("a.png", b"x"), 1.0)
-    assert json_name("a.png", None, results) != "a.png.json"
+def reject(work: Path, rejected: Path, name: str, content: bytes | None) -> str | None:
+    """Publish the rejection of a file in work/, and retire it; the name that it was to have."""
+    rejected_as = rejection(name, content)
+    kept = publish_rejection(work, rejected, rejected_as, 1.0)
+    with Folder(work) as source, Folder(rejected) as target:
+        retire_file(source, name, target, kept, rejected_as.sha256)
+    return kept
 
 
 def test_publishing_into_a_missing_folder_raises(tmp_path: Path) -> None:
@@ -309,16 +321,100 @@ def test_retire_keeps_a_folder_of_the_same_name(folders: tuple[Path, Path]) -> N
     assert {"a/b.png": b"y", f"a~{sha(b'x')[:8]}": b"x"} == contents(processed)
 
 
-def test_each_rejected_file_nobody_read_has_its_json(tmp_path: Path) -> None:
+@pytest.fixture
+def rejecting(tmp_path: Path) -> tuple[Path, Path]:
+    """An empty work/ and rejected/."""
+    (tmp_path / "work").mkdir()
+    prepare(tmp_path / "rejected")
+    return tmp_path / "work", tmp_path / "rejected"
+
+
+def test_each_rejected_file_nobody_read_has_its_json(rejecting: tuple[Path, Path]) -> None:
     """Two unread files under one name: two originals in rejected/, and beside each its <name>.json."""
-    work, rejected = tmp_path / "work", tmp_path / "rejected"
-    work.mkdir()
-    prepare(rejected)
-    for _ in range(2):
-        os.mkfifo(work / "pipe.png")
-        publish_rejection(work, rejected, rejection("pipe.png", None), 1.0)
-        retire("pipe.png", None, work, rejected)
+    work, rejected = rejecting
+    for content in (b"x", b"y"):
+        put(work, "big.png", content)
+        reject(work, rejected, "big.png", None)
     names = files_below(rejected)
     originals = {name for name in names if not name.endswith(".json")}
     assert len(originals) == 2
     assert {f"{name}.json" for name in originals} == names - originals
+
+
+@pytest.mark.parametrize("kind", ["link", "link to a folder", "dangling", "pipe", "socket"])
+def test_what_is_no_file_is_described_and_removed(rejecting: tuple[Path, Path], tmp_path: Path, kind: str) -> None:
+    """It is never moved: rejected/ gets a JSON that says so, and what a link leads to stays as it is."""
+    work, rejected = rejecting
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "current.h5").write_bytes(b"model")
+    path = work / "sub"
+    match kind:
+        case "link":
+            path.symlink_to(tmp_path / "models" / "current.h5")
+        case "link to a folder":
+            path.symlink_to(tmp_path / "models")
+        case "dangling":
+            path.symlink_to(tmp_path / "none")
+        case "pipe":
+            os.mkfifo(path)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(str(path))
+    assert reject(work, rejected, "sub", None) is None
+    assert {"sub.json"} == files_below(rejected)
+    assert set() == files_below(work)
+    assert {"current.h5": b"model"} == contents(tmp_path / "models")
+
+
+def test_nothing_is_written_behind_a_link_in_rejected(rejecting: tuple[Path, Path], tmp_path: Path) -> None:
+    """A link that has come to be in rejected/ is no sub-folder: neither originals nor JSON go through it."""
+    work, rejected = rejecting
+    (tmp_path / "models").mkdir()
+    (rejected / "sub").symlink_to(tmp_path / "models")
+    put(work, "sub/v9999.h5", b"evil")
+    reject(work, rejected, "sub/v9999.h5", b"evil")
+    assert {} == contents(tmp_path / "models")
+    assert {"sub~v9999.h5", "sub~v9999.h5.json"} == files_below(rejected)
+    assert (rejected / "sub").is_symlink()
+
+
+def test_a_dropped_name_of_a_json_does_not_part_a_file_from_its_own(rejecting: tuple[Path, Path]) -> None:
+    """Where `a.png.json` is somebody's original, a.png and its JSON both have another name, beside each other."""
+    work, rejected = rejecting
+    put(work, "a.png.json", b"{}")
+    reject(work, rejected, "a.png.json", b"{}")
+    put(work, "a.png", b"x")
+    reject(work, rejected, "a.png", b"x")
+    tagged = f"a~{sha(b'x')[:8]}.png"
+    assert {"a.png.json", "a.png.json.json", tagged, f"{tagged}.json"} == files_below(rejected)
+    assert (rejected / "a.png.json").read_bytes() == b"{}"
+
+
+def test_names_that_were_made_to_collide_replace_nothing(results: Path, folders: tuple[Path, Path]) -> None:
+    """Whoever knows a digest beforehand can drop all its names: there is another one, and the same again when done again."""
+    work, processed = folders
+    digest = sha(b"x")
+    taken = ["a.png", f"a~{digest[:8]}.png", f"a~{digest}.png"]
+    for name in taken:
+        put(work, name, b"other")
+        publish_predictions(results, batch(name, b"other"))
+        retire(name, sha(b"other"), work, processed)
+    for _ in range(2):
+        put(work, "a.png", b"x")
+        publish_predictions(results, batch("a.png", b"x"))
+        retire("a.png", digest, work, processed)
+    again = f"a~{hashlib.sha256(digest.encode()).hexdigest()}.png"
+    assert dict.fromkeys(taken, b"other") | {again: b"x"} == contents(processed)
+    assert {f"{name}.json" for name in (*taken, again)} == files_below(results)
+
+
+def test_an_original_that_is_there_is_not_replaced_by_the_same_drop(folders: tuple[Path, Path]) -> None:
+    """The same bytes under the same name again: the first file, known to be durable, is the one that stays."""
+    work, processed = folders
+    put(work, "a.png", b"x")
+    retire("a.png", sha(b"x"), work, processed)
+    first = (processed / "a.png").stat().st_ino
+    put(work, "a.png", b"x")
+    retire("a.png", sha(b"x"), work, processed)
+    assert first == (processed / "a.png").stat().st_ino
+    assert {} == contents(work)
