@@ -287,15 +287,15 @@ def make(path: Path, kind: str, digits: Digits) -> None:
     ],
 )
 def test_what_is_no_digit_image_is_rejected(daemon: Daemon, digits: Digits, kind: str, reason: str) -> None:
-    """It goes to rejected/ with a JSON that says why and what to do; nothing waits behind it."""
+    """It goes to rejected/, if it is a file, with a JSON that says why and what to do; nothing waits behind it."""
     name = f"{kind}.png"
     make(daemon.root / "inbox" / name, kind, digits)
     rejection = daemon.rejection(name)
     assert reason == rejection["reason"]
     assert rejection["detail"].endswith(".")
     assert rejection["hint"].endswith(".")
-    original = daemon.root / "rejected" / name
-    wait_until(lambda: os.path.lexists(original), "the original to be retired")
+    wait_until(lambda: not os.path.lexists(daemon.root / "work" / name), "the original to be retired")
+    assert os.path.lexists(daemon.root / "rejected" / name) is (reason != "not_a_regular_file")
     assert not os.path.lexists(daemon.root / "inbox" / name)
     assert daemon.get("/readyz") == (200, "ok\n")
 
