@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from pathlib import Path
 
+CLOSED = ".closed"  # below the root; digitd-open.path watches it
 FIRST_SOCKET = 3  # SD_LISTEN_FDS_START
 PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
@@ -23,6 +25,20 @@ def notify(state: str) -> None:
 def ask_for_time(seconds: float) -> None:
     """Ask for so long from now, where a start or a stop takes longer than the unit's own time-out."""
     notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
+
+
+def wake_opener(root: Path) -> bool:
+    """Wake digitd-open.service, because a folder in the inbox keeps the daemon out.
+
+    Returns:
+        Whether it is installed.
+
+    """
+    try:
+        os.utime(root / CLOSED)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def passed_socket() -> socket.socket | None:

@@ -36,7 +36,7 @@ else
     "$release/bin/pip" install --quiet --disable-pip-version-check "$source"
 fi
 mkdir "$release/units"
-cp "$source/systemd/digitd.service" "$source/systemd/digitd.socket" "$release/units/"
+cp "$source/systemd/"*.service "$source/systemd/"*.socket "$source/systemd/"*.path "$release/units/"
 share=$("$release/bin/python" -P -c 'import daemon.commands.init; print(daemon.commands.init.PACKAGE / "share")')
 
 if [ -e "$config" ]; then
@@ -73,7 +73,7 @@ WRAPPER
 chmod 755 /usr/local/bin/digitd
 
 use() { # make a release the one in use, with its units, and start it
-    install -D -m 644 -t "$units" "$1/units/digitd.service" "$1/units/digitd.socket" &&
+    install -D -m 644 -t "$units" "$1/units/"* &&
         ln -sfn "$1" "$program/current.new" &&
         mv -T "$program/current.new" "$program/current" &&
         systemctl daemon-reload &&

@@ -5,9 +5,9 @@ set -eu
 [ "$(id -u)" = 0 ] || { printf 'uninstall: expected to run as root. Received: user %s\n' "$(id -un)" >&2; exit 1; }
 
 if [ -d /run/systemd/system ]; then
-    systemctl disable --now --quiet digitd.service digitd.socket 2>/dev/null || true
+    systemctl disable --now --quiet digitd.service digitd.socket digitd-open.path 2>/dev/null || true
 fi
-rm -f /usr/local/lib/systemd/system/digitd.service /usr/local/lib/systemd/system/digitd.socket \
+rm -f /usr/local/lib/systemd/system/digitd.* /usr/local/lib/systemd/system/digitd-open.* \
     /usr/local/lib/sysusers.d/digitd.conf /usr/local/lib/tmpfiles.d/digitd.conf /usr/local/bin/digitd
 rm -rf /opt/digitd /var/cache/digitd
 [ ! -d /run/systemd/system ] || systemctl daemon-reload

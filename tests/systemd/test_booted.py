@@ -142,6 +142,31 @@ def test_a_member_of_the_group_drops_and_reads(machine: Machine) -> None:
     )
 
 
+def test_folders_are_taken_however_they_come(machine: Machine) -> None:
+    """By `cp -r`, `cp -a`, `mv` and `tar`, with a usual umask and with a strict one, at any depth; and none is left over."""
+    made = []
+    for umask in ("022", "077"):
+        for way, command in {
+            "cp-r": f"cp -r batch {INBOX}/",
+            "cp-a": f"cp -a batch {INBOX}/",
+            "mv": f"mv batch {INBOX}/",
+            "tar": f"tar -cf - batch | tar -xf - -C {INBOX}",
+        }.items():
+            name = f"{way}-{umask}"
+            script = (
+                f"umask {umask}; cd /home/alice; mkdir -p {name}/deep/er; cp /drops/00[0-4]-*.png {name}/; "
+                f"cp /drops/00[5-9]-*.png {name}/deep/er/; find {name} -type f -exec chmod 644 {{}} +; "
+            )
+            machine.run("sh", "-c", script + command.replace("batch", name), user="alice")
+            made.append(name)
+    for name in made:
+        wait_for_results(machine, f"{RESULTS}/{name}", 10)
+    assert machine.run("find", "/var/lib/digitd/rejected", "-type", "f") == ""
+    assert "cannot" not in machine.journal()
+    assert machine.property("ActiveState") == "active"
+    machine.wait_until(lambda: machine.run("ls", "-A", INBOX) == "", "the empty folders to be removed")
+
+
 def test_a_member_of_the_group_can_ask(machine: Machine) -> None:
     """What README tells people to type works for a member of the group, and for the service's own user."""
     assert "ready     yes" in machine.run("digitd", "status", user="alice")

@@ -1,0 +1,122 @@
+"""opening.py: letting the daemon's user into folders that keep it out, by a program with two capabilities."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon.intake.opening import let_in
+from tests.conftest import REPOSITORY
+
+DAEMON, PERSON = 23456, 12345
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None or shutil.which("getfacl") is None,
+    reason="needs root, setpriv and getfacl (Debian: acl)",
+)
+
+
+def as_daemon(*command: str, capable: bool) -> subprocess.CompletedProcess[str]:
+    """Run a command as the daemon's user, with the unit's capabilities or with none."""
+    these = "+dac_read_search,+fowner" if capable else "-all"
+    return subprocess.run(
+        [
+            *("setpriv", f"--reuid={DAEMON}", f"--regid={DAEMON}", "--clear-groups", "--no-new-privs"),
+            *(f"--bounding-set=-all,{these}", f"--inh-caps=-all,{these}", f"--ambient-caps=-all,{these}"),
+            *command,
+        ],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def open_them(inbox: Path) -> subprocess.CompletedProcess[str]:
+    """What digitd-open.service runs."""
+    return as_daemon(sys.executable, "-P", "-m", "daemon.intake.opening", str(inbox), capable=True)
+
+
+def may_take(path: Path) -> bool:
+    """Whether the daemon's user could move this file away, and does: out and back."""
+    return as_daemon("sh", "-c", f"mv {path} {path}.moved && mv {path}.moved {path}", capable=False).returncode == 0
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """An inbox of the daemon's user, below folders that everybody may enter."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder != Path("/") and folder.stat().st_mode & 0o005 != 0o005:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    os.chown(inbox, DAEMON, DAEMON)
+    return inbox
+
+
+def drop_folder(inbox: Path, name: str, mode: int) -> Path:
+    """A folder of a person's, with a file in it."""
+    folder = inbox / name
+    folder.mkdir()
+    file = folder / "a.png"
+    file.touch()
+    folder.chmod(mode)
+    for path in (folder, file):
+        os.chown(path, PERSON, PERSON)
+    return file
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o2775, 0o500, 0o000])
+def test_what_a_folder_holds_can_be_taken(inbox: Path, mode: int) -> None:
+    """Whatever its mode, and that of the folder in it; the people may do what they could before."""
+    outer = drop_folder(inbox, "batch", 0o777)
+    inner = drop_folder(inbox / "batch", "inner", mode)
+    (inbox / "batch").chmod(mode)
+    before = (inbox / "batch").stat().st_mode & 0o707
+    assert not may_take(outer)
+    done = open_them(inbox)
+    assert (0, f"{inbox}: 2 sub-folders had kept digitd out\n") == (done.returncode, done.stderr)
+    assert may_take(outer)
+    assert may_take(inner)
+    assert before == (inbox / "batch").stat().st_mode & 0o707
+    assert "" == open_them(inbox).stderr
+
+
+@needs_root
+def test_the_default_acl_of_the_inbox_is_unmasked(inbox: Path) -> None:
+    """What `cp -r` leaves of it: the mode masks it; others get no more by the new mask than they had."""
+    subprocess.run(["setfacl", "-d", "-m", f"u:{DAEMON}:rwx,g:777:rwx", str(inbox)], check=True)
+    file = drop_folder(inbox, "copied", 0o755)
+    assert not may_take(file)
+    open_them(inbox)
+    assert may_take(file)
+    shown = subprocess.run(["getfacl", "-cn", str(inbox / "copied")], capture_output=True, text=True, check=True).stdout
+    assert f"user:{DAEMON}:rwx\n" in shown
+    assert "group:777:r-x\n" in shown
+    assert "group::r-x\n" in shown
+
+
+@needs_root
+def test_no_link_is_followed_and_no_file_is_touched(inbox: Path, tmp_path: Path) -> None:
+    """What is elsewhere stays closed, and so does a file that only its owner may read."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(0o700)
+    (inbox / "link").symlink_to(elsewhere)
+    file = drop_folder(inbox, "batch", 0o755)
+    file.chmod(0o600)
+    (file.parent / "link").symlink_to(elsewhere)
+    assert 0 == open_them(inbox).returncode
+    assert not os.listxattr(elsewhere)
+    assert not os.listxattr(file)
+    assert 0o600 == file.stat().st_mode & 0o777
+
+
+def test_an_acl_is_extended() -> None:
+    """The entries stay in the kernel's order, with a mask that keeps nothing of the user's back."""
+    mode_only = let_in(None, 0o40750, 7)
+    assert mode_only == let_in(mode_only, 0o40770, 7)
+    assert len(let_in(mode_only, 0o40770, 8)) == len(mode_only) + 8
