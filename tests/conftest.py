@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +30,7 @@ from tests.faults.harness import Nursery
 
 REPOSITORY = Path(__file__).parent.parent
 DEADLINE = 60.0  # seconds; generous, because the machine may be busy
+NOBODY = 65534
 Value = TypeVar("Value")
 Run = Callable[..., tuple[int, str, str]]
 LONG_AGO = 1_500_000_000  # a time of last change that no grace period covers
@@ -257,6 +260,25 @@ def run(capfdbinary: pytest.CaptureFixture[bytes], root: Path) -> Run:
 def settings(root: Path) -> Settings:
     """The shipped configuration, on a fresh root."""
     return load_settings(root / "config.toml")
+
+
+@contextmanager
+def as_ordinary_user() -> Iterator[None]:
+    """What is done here is done without root's rights, to which no permission is denied."""
+    user = os.geteuid()
+    os.seteuid(NOBODY if user == 0 else user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder like tmp_path, which others may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

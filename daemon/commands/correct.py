@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from daemon.config import Settings
 from daemon.files import file_sha256
-from daemon.training.corrections import list_corrections
+from daemon.folders import Folder, rename
+from daemon.training.corrections import list_corrections, read_label
 
 
 def print_correct(settings: Settings, name: str, digit: int) -> int:
@@ -53,32 +57,39 @@ def correct(settings: Settings, name: str, digit: int) -> Path:
         for candidate in (plain, plain.with_name(f"{plain.stem}~{str(sha256)[:8]}{plain.suffix}")):
             source = settings.folder(originals) / candidate
             if source.is_file() and sha256 in (None, file_sha256(source)):
-                return _label(source, settings.folder("corrections"), str(digit), candidate)
+                return _label(source.read_bytes(), settings.folder("corrections"), f"{digit}/{candidate}")
     raise FileNotFoundError(
         f"Expected the name of a result, or of an image that was answered. Received: {name!r}, and there is no original "
         f"for it in {settings.folder('processed')} or {settings.folder('rejected')}."
     )
 
 
-def _label(source: Path, corrections: Path, digit: str, name: Path) -> Path:
-    """Make corrections/<digit>/<name> appear whole; where the image had a label, that moves."""
-    target = corrections / digit / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    content = source.read_bytes()
-    labels = [
-        corrections / other
-        for other, status in list_corrections(corrections)
-        if other[0] != digit and status.st_size == len(content) and (corrections / other).read_bytes() == content
-    ]
-    if labels:
-        labels.pop().replace(target)
-    else:
-        temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}")
-        temporary.write_bytes(content)
-        temporary.replace(target)
-    for label in labels:
-        label.unlink()
-    return target
+def _label(content: bytes, corrections: Path, name: str) -> Path:
+    """Make corrections/<digit>/... appear whole; where the image had another label, that moves."""
+    with Folder(corrections, make=True) as folder:
+        labels = list(_other_labels(folder, content, name[0]))
+        if labels:
+            source = labels.pop()
+        else:
+            parent, _, last = name.rpartition("/")
+            source = f"{parent}/.{last[:200]}.{os.getpid()}"
+            folder.make_parents(source)
+            with os.fdopen(folder.open(source, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+                file.write(content)
+        rename(folder, source, folder, name)
+        for label in labels:
+            folder.unlink(label)
+    return corrections / name
+
+
+def _other_labels(folder: Folder, content: bytes, digit: str) -> Iterator[str]:
+    """The names of this image under other digits."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    for name, status in list_corrections(folder):
+        if name[0] != digit and status.st_size == len(content):
+            with suppress(PermissionError):
+                if read_label(folder, name)[1] == sha256:
+                    yield name
 
 
 def _below(name: str, root: Path, *folders: Path) -> str:

@@ -84,7 +84,7 @@ class Candidates:
 
         """
         with self._registry.training() as lock:
-            labels = read_labels(self.settings.folder("corrections"))
+            labels = frozenset(read_labels(self.settings.folder("corrections")).values())
             fingerprint = self._fingerprint(labels)
             if not even_if_nothing_new and self._has_learnt(fingerprint, labels):
                 reason = "no new corrections, same data, same configuration as last time"
@@ -127,7 +127,7 @@ class Candidates:
             on_progress=self._on_progress,
         )
         report: dict[str, Any] = json.loads((logs / "report.json").read_bytes())
-        for text in report["corrections"]["conflicts"] + report["corrections"]["refused"]:
+        for text in report["corrections"]["left_out"]:
             log.warning("left out of training: %s", text)
         return report
 

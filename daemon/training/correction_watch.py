@@ -13,10 +13,10 @@ from typing import Any
 from daemon.answering.naming import json_name
 from daemon.clock import timestamp
 from daemon.config import Settings
-from daemon.files import append_line, file_sha256, printable, read_lines
+from daemon.files import append_line, printable, read_lines
 from daemon.folders import Folder
 from daemon.telemetry.metrics import Metrics
-from daemon.training.corrections import Label, list_corrections
+from daemon.training.corrections import Label, list_corrections, read_label
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class CorrectionWatch:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
-        self._folder, self._results = settings.folder("corrections"), settings.folder("results")
+        self._folder, self._results = Folder(settings.folder("corrections"), make=True), settings.folder("results")
         self._journal = settings.folder("logs") / "corrections.jsonl"
         self._due = float("-inf")
         self._stop = threading.Event()
@@ -78,6 +78,7 @@ class CorrectionWatch:
         self._due = steady + self._settings.inbox.rescan_seconds
         before, self._status = self._status, {}
         new: dict[str, Label] = {}
+        self._folder.renew()
         for name, status in list_corrections(self._folder, self._tell):
             self._status[name] = key = (status.st_size, status.st_mtime_ns)
             read = self._read.get(name)
@@ -86,9 +87,9 @@ class CorrectionWatch:
             if len(new) >= NOTICED_PER_PASS or self._stop.is_set():
                 continue
             try:
-                label = (int(name[0]), file_sha256(self._folder / name))
+                label = read_label(self._folder, name)
             except OSError as error:
-                self._tell(error)
+                self._tell(f"{printable(name)}: {error.strerror}")
                 continue
             self._read[name] = key, label
             if self._digits.get(label[1]) != label[0]:
@@ -142,11 +143,11 @@ class CorrectionWatch:
             self._metrics.live_accuracy.set(sum(latest) / len(latest))
             self._metrics.live_accuracy_images.set(len(latest))
 
-    def _tell(self, error: OSError) -> None:
+    def _tell(self, text: str) -> None:
         """Log what cannot be read, once."""
-        if str(error) not in self._told:
-            self._told.add(str(error))
-            log.warning("corrections: %s", error)
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("correction %s", text)
 
 
 def find_answers(results: Path, labelled: dict[str, Label], stop: threading.Event) -> dict[str, dict[str, Any]]:

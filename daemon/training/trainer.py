@@ -172,11 +172,7 @@ def write_report(
         **manifest,
         "champion": job.champion,
         "champion_holdout_accuracy": round(before["holdout"].accuracy, 6) if before else None,
-        "corrections": {
-            **manifest["corrections"],
-            "conflicts": corrections.conflicts,
-            "refused": corrections.refused,
-        },
+        "corrections": {**manifest["corrections"], "left_out": corrections.left_out},
     }
     write_durably(folder / "report.json", json.dumps(report, indent=2).encode() + b"\n")
 

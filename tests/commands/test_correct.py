@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon.commands.correct import correct
+from daemon.commands.correct import correct, print_correct
 from daemon.config import Settings
+from daemon.training.corrections import read_labels
 from tests.conftest import Digits
 from tests.training.test_correction_watch import answer
+from tests.training.test_corrections import put
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.png.json", "results/a.png.json"])
@@ -30,3 +32,28 @@ def test_correct_says_what_it_expected(settings: Settings) -> None:
     """An unknown name is refused with what was received."""
     with pytest.raises(FileNotFoundError, match=r"Received: 'nothing\.png'"):
         correct(settings, "nothing.png", 2)
+
+
+def test_a_label_moves(settings: Settings, digits: Digits) -> None:
+    """Labelled again, the image has the new label alone, under whatever name it had the old one."""
+    answer(settings.folder("results"), "a.png", digits.png(1), 7)
+    put(settings.folder("processed").parent, "processed", "a.png", digits.png(1))
+    put(settings.folder("corrections"), 3, "by-hand/b.png", digits.png(1))
+    other = put(settings.folder("corrections"), 3, "other.png", digits.png(2))
+    for digit in (7, 2, 2):
+        target = correct(settings, "a.png", digit)
+        labels = {name: digit for name, (digit, _) in read_labels(settings.folder("corrections")).items()}
+        assert labels == {f"{digit}/a.png": digit, "3/other.png": 3}
+        assert target.read_bytes() == digits.png(1)
+    assert other.read_bytes() == digits.png(2)
+    assert [path.name for path in target.parent.iterdir()] == ["a.png"]
+
+
+def test_a_label_does_not_follow_links(settings: Settings, digits: Digits, tmp_path: Path) -> None:
+    """Where corrections/<digit> was made a link, nothing is written beyond it."""
+    answer(settings.folder("results"), "a.png", digits.png(1), 7)
+    put(settings.folder("processed").parent, "processed", "a.png", digits.png(1))
+    (tmp_path / "elsewhere").mkdir()
+    (settings.folder("corrections") / "7").symlink_to(tmp_path / "elsewhere")
+    assert print_correct(settings, "a.png", 7) == 1
+    assert list((tmp_path / "elsewhere").iterdir()) == []

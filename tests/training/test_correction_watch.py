@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from threading import Event
 
+import pytest
+
 from daemon.config import Settings
 from daemon.telemetry.metrics import Metrics
 from daemon.training.correction_watch import CorrectionWatch, find_answers
-from tests.conftest import Digits
+from tests.conftest import Digits, as_ordinary_user
 from tests.training.test_corrections import put
 
 NOW = 1_700_000_000.0  # any time
@@ -81,7 +82,7 @@ def test_the_results_are_walked_once_for_all_that_nobody_answered(settings: Sett
     passes(watch, 1)
     scans: list[str] = []
     hook = {"on": True}
-    sys.addaudithook(lambda event, args: scans.append(os.fspath(args[0])) if hook["on"] and event == "os.scandir" else None)
+    sys.addaudithook(lambda event, args: scans.append(str(args[0])) if hook["on"] and event == "os.scandir" else None)
     try:
         assert passes(watch, 1) == [40]
     finally:
@@ -113,3 +114,25 @@ def test_a_label_that_moved_counts_once(settings: Settings, digits: Digits) -> N
     assert metrics.registry.get_sample_value("digitd_live_accuracy_ratio") == 0.0
     assert metrics.registry.get_sample_value("digitd_live_accuracy_images") == 1
     assert len(watch.labels) == len(watch.labels - before) == 1
+
+
+def test_what_cannot_be_read_is_told_once_and_the_rest_is_noticed(
+    settings: Settings, open_path: Path, digits: Digits, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file and a folder that this user has no right to hold nothing up."""
+    paths = settings.paths.model_copy(update={"corrections": str(open_path / "corrections")})
+    settings = settings.model_copy(update={"paths": paths}).read_from(settings.file)
+    corrections = settings.folder("corrections")
+    put(corrections, 3, "secret.png", digits.png(1)).chmod(0)
+    put(corrections, 4, "a.png", digits.png(2)).parent.chmod(0)
+    put(corrections, 7, "good.png", digits.png(0))
+    watch = CorrectionWatch(settings, Metrics())
+    watch._journal = open_path / "journal.jsonl"
+    open_path.chmod(0o777)
+    with as_ordinary_user():
+        assert passes(watch, 4) == [0, 1, 0, 0]
+    told = sorted(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert told == [
+        "correction 3/secret.png: Permission denied",
+        "correction 4: expected a folder that can be looked into. Received: Permission denied",
+    ]

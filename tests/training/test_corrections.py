@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from daemon.config import InboxSettings
-from daemon.training.corrections import load_corrections, part_of
-from tests.conftest import Digits
+from daemon.training.corrections import are_alike, load_corrections, part_of, read_labels
+from tests.conftest import Digits, as_ordinary_user, encode
 
 
-def put(folder: Path, digit: int, name: str, content: bytes) -> Path:
+def put(folder: Path, digit: int | str, name: str, content: bytes) -> Path:
     """Label content as a digit."""
     path = folder / str(digit) / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,7 @@ def test_a_conflict_is_named_and_left_out(tmp_path: Path, digits: Digits) -> Non
     put(tmp_path, 8, "b.png", digits.png(0))
     loaded = load_corrections(tmp_path, InboxSettings())
     assert len(loaded) == 0
-    assert loaded.conflicts == ["one image is labelled as 3 and as 8: 3/a.png, 8/b.png"]
+    assert loaded.left_out == ["one image is labelled as 3 and as 8: 3/a.png, 8/b.png"]
 
 
 def test_what_is_no_image_is_reported_and_left_out(tmp_path: Path, digits: Digits) -> None:
@@ -55,4 +57,66 @@ def test_what_is_no_image_is_reported_and_left_out(tmp_path: Path, digits: Digit
     put(tmp_path, digits.labels[0], "good.png", digits.png(0))
     loaded = load_corrections(tmp_path, InboxSettings())
     assert len(loaded) == 1
-    assert loaded.refused[0].startswith("3/notes.png: not_an_image")
+    assert loaded.left_out[0].startswith("3/notes.png: not_an_image")
+
+
+def test_one_picture_is_in_one_part_in_whatever_format_it_came(tmp_path: Path, digits: Digits) -> None:
+    """As PNG and as BMP it is one correction; as a JPEG, which differs a little, it is not learnt if it is held back."""
+    for number in range(60):
+        put(tmp_path, digits.labels[number], f"{number}.png", digits.png(number))
+        put(tmp_path, digits.labels[number], f"{number}.bmp", encode(digits.images[number], "BMP"))
+    once = load_corrections(tmp_path, InboxSettings())
+    assert (len(once), once.left_out) == (60, [])
+    for number in range(60):
+        put(tmp_path, digits.labels[number], f"{number}.jpg", encode(digits.images[number], "JPEG", quality=80))
+    loaded = load_corrections(tmp_path, InboxSettings())
+    learnt = np.concatenate([loaded.train.x, loaded.validation.x])
+    assert not are_alike(learnt, loaded.gate.x).any()
+    assert len(loaded.train) > len(once.train)
+    assert {reason.split(": ")[1] for reason in loaded.left_out} == {"it looks like an image that is held back"}
+
+
+def test_digits_of_two_people_are_not_alike(digits: Digits) -> None:
+    """Only an image itself is like it, among a thousand."""
+    images = digits.images[:1000]
+    assert are_alike(images, images).all()
+    for number in range(0, 1000, 50):
+        assert not are_alike(images[number : number + 1], np.delete(images, number, axis=0)).any()
+    assert not are_alike(images[:3], images[:0]).any()
+
+
+def test_two_formats_under_two_digits_are_a_conflict(tmp_path: Path, digits: Digits) -> None:
+    """The same picture is the same image, and teaches nothing while it has two labels."""
+    put(tmp_path, 3, "a.png", digits.png(0))
+    put(tmp_path, 8, "a.bmp", encode(digits.images[0], "BMP"))
+    loaded = load_corrections(tmp_path, InboxSettings())
+    assert (len(loaded), loaded.left_out) == (0, ["one image is labelled as 3 and as 8: 3/a.png, 8/a.bmp"])
+
+
+def test_links_are_not_followed(tmp_path: Path, digits: Digits) -> None:
+    """Neither a link to a file, nor one to a folder, nor one in the place of a digit's folder is learnt; each is named."""
+    elsewhere = put(tmp_path / "elsewhere", 7, "a.png", digits.png(1)).parent
+    corrections = tmp_path / "corrections"
+    put(corrections, digits.labels[0], "good.png", digits.png(0))
+    (corrections / "1").symlink_to(elsewhere)
+    (corrections / "2").mkdir()
+    (corrections / "2" / "file.png").symlink_to(elsewhere / "a.png")
+    (corrections / "2" / "folder").symlink_to(elsewhere)
+    loaded = load_corrections(corrections, InboxSettings())
+    assert len(loaded) == 1
+    assert [reason.split(":")[0] for reason in sorted(loaded.left_out)] == ["1", "2/file.png", "2/folder"]
+
+
+def test_what_cannot_be_read_does_not_keep_the_rest_from_being_learnt(open_path: Path, digits: Digits) -> None:
+    """A file and a folder that this user has no right to are named and left out."""
+    put(open_path, 3, "secret.png", digits.png(1)).chmod(0)
+    put(open_path, 4, "a.png", digits.png(2)).parent.chmod(0)
+    put(open_path, digits.labels[0], "good.png", digits.png(0))
+    told: list[str] = []
+    with as_ordinary_user():
+        labels = read_labels(open_path, told.append)
+    assert list(labels) == [f"{digits.labels[0]}/good.png"]
+    assert sorted(told) == [
+        "3/secret.png: Permission denied",
+        "4: expected a folder that can be looked into. Received: Permission denied",
+    ]
