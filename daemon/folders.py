@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Self
 
 FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DEEPEST_FOLDER = 1024  # bytes of a path below the inbox; with the longest root, name and tag it must fit into PATH_MAX
 MOST_HELD = 16  # sub-folders that stay open at once
 
 _OPENAT2 = 437  # its number on every architecture

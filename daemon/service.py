@@ -24,7 +24,7 @@ from daemon.models.live import limit_threads
 from daemon.models.registry import Registry
 from daemon.models.swapping import Swapper
 from daemon.reading.workers import Decoders
-from daemon.systemd import ask_for_time, notify
+from daemon.systemd import ask_for_time, notify, wake_opener
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.presence import announce, who_runs
@@ -130,7 +130,14 @@ class Service:
         self._heed_signals()  # until here nothing is claimed, and their default is an end at once
 
         steps: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        inbox = Inbox(settings.folder("inbox"), folders.work, settings.inbox, metrics, wake=lambda: steps.put(_nothing))
+        inbox = Inbox(
+            settings.folder("inbox"),
+            folders.work,
+            settings.inbox,
+            metrics,
+            wake=lambda: steps.put(_nothing),
+            ask_to_open=partial(wake_opener, settings.root),
+        )
         stack.callback(inbox.close)
         retirement = Retirement(folders, inbox, readiness, metrics, settings.inference.sync_seconds)
         stack.callback(retirement.flush)

@@ -27,8 +27,8 @@ from pathlib import Path
 from daemon.config import LOCK, PRESENCE, TEMPORARY, InboxSettings
 from daemon.drops import Drop
 from daemon.files import RETRY_SECONDS, is_own_fault, printable
-from daemon.folders import Folder, rename, rename_to_free_name
-from daemon.intake.watch import DEEPEST_FOLDER, Watch
+from daemon.folders import DEEPEST_FOLDER, Folder, rename, rename_to_free_name
+from daemon.intake.watch import Watch
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -46,18 +46,28 @@ class Inbox:
         settings: what to ignore, how often to look.
         metrics: counts overflows and faults, shows the backlog.
         wake: called, from any thread, when there may be something to take.
+        ask_to_open: called when a folder keeps the daemon out; gives whether there is somebody to let it in.
 
     """
 
-    def __init__(self, inbox: Path, work: Path, settings: InboxSettings, metrics: Metrics, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        inbox: Path,
+        work: Path,
+        settings: InboxSettings,
+        metrics: Metrics,
+        wake: Callable[[], None],
+        ask_to_open: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._inbox, self._work = Folder(inbox), Folder(work, make=True, own=True)
-        self._metrics, self._wake = metrics, wake
+        self._metrics, self._wake, self._ask_to_open = metrics, wake, ask_to_open
         self._changed: set[str] = set()  # where to look
         self.apply(settings)
         self._listing: deque[str] = deque()
         self._swept = self._listed = time.monotonic()  # the last sweep, and the last one of everything
         self._rest = 0.0  # seconds until everything is to be swept again
         self._complained: set[str] = set()
+        self._asked: set[str] = set()  # what kept the daemon out, and was asked to be opened
         self._strays: set[str] = set()  # folders that were claimed for files, and could not be given back yet
         self._untidy = True  # there may be empty folders in work/
         self._leftovers = deque(self._sweep_work())
@@ -181,6 +191,7 @@ class Inbox:
             self._listed = now
             self._rest = max(self._settings.rescan_seconds, (time.monotonic() - now) / MOST_SWEEPING)
             self._complained &= names
+            self._asked &= names
             self._not_before = {name: moment for name, moment in self._not_before.items() if name in names}
             self._being_written &= self._not_before.keys()
             self._held_up.clear()
@@ -224,7 +235,7 @@ class Inbox:
             if not folder:
                 raise
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # it has gone
-                self._complain(folder, f"cannot list this sub-folder: {error.strerror}; its files wait")
+                self._kept_out(folder, error, "cannot list this sub-folder: {}; its files wait")
 
     def _claim(self, name: str) -> Drop | None:
         """Rename one file into work/, if nobody is writing it."""
@@ -244,7 +255,7 @@ class Inbox:
             if not is_own_fault(error, Path(self._inbox.path), Path(self._work.path)):
                 raise
             self._not_before[name] = time.monotonic() + self._settings.rescan_seconds
-            self._complain(name, f"cannot be moved to work/: {error.strerror}; it stays in the inbox")
+            self._kept_out(name, error, "cannot be moved to work/: {}; it stays in the inbox")
             return None
         self._untidy |= "/" in name
         if stat.S_ISDIR(status.st_mode):
@@ -289,6 +300,13 @@ class Inbox:
             self._complain(name, f"a folder that cannot be given back from work/: {error.strerror}")
         else:
             self._strays.discard(name)
+
+    def _kept_out(self, name: str, error: OSError, complaint: str) -> None:
+        """Ask to be let in, once; where nobody is there for it, or it was in vain, complain."""
+        if error.errno == errno.EACCES and name not in self._asked and self._ask_to_open():
+            self._asked.add(name)
+        else:
+            self._complain(name, complaint.format(error.strerror))
 
     def _complain(self, name: str, text: str) -> None:
         if name not in self._complained:

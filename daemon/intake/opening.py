@@ -14,9 +14,8 @@ import struct
 import sys
 from collections.abc import Sequence
 
-from daemon.folders import Folder
+from daemon.folders import DEEPEST_FOLDER, Folder
 
-DEEPEST_FOLDER = 1024  # bytes of a path; the daemon does not look further either
 ACL = "system.posix_acl_access"  # a version, then entries; see linux/posix_acl_xattr.h and acl(5)
 VERSION, ENTRY = struct.Struct("<I"), struct.Struct("<HHI")  # an entry: tag, permissions, user or group
 USER_OBJ, USER, GROUP_OBJ, MASK, OTHER = 0x01, 0x02, 0x04, 0x10, 0x20  # 0x08 is a named group

@@ -17,12 +17,10 @@ from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
-from daemon.folders import Folder
+from daemon.folders import DEEPEST_FOLDER, Folder
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
-
-DEEPEST_FOLDER = 1024  # bytes of a path below the inbox; with the longest root, name and tag it must fit into PATH_MAX
 
 
 class Watch:

@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,15 +48,14 @@ def may_take(path: Path) -> bool:
 
 
 @pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    """An inbox of the daemon's user, below folders that everybody may enter."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder != Path("/") and folder.stat().st_mode & 0o005 != 0o005:
-            folder.chmod(folder.stat().st_mode | 0o055)
-    inbox = tmp_path / "inbox"
-    inbox.mkdir()
-    os.chown(inbox, DAEMON, DAEMON)
-    return inbox
+def inbox() -> Iterator[Path]:
+    """An inbox of the daemon's user, where everybody may come by; pytest keeps its own folders closed."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        inbox = Path(folder) / "inbox"
+        inbox.mkdir()
+        os.chown(inbox, DAEMON, DAEMON)
+        yield inbox
 
 
 def drop_folder(inbox: Path, name: str, mode: int) -> Path:
@@ -101,9 +102,9 @@ def test_the_default_acl_of_the_inbox_is_unmasked(inbox: Path) -> None:
 
 
 @needs_root
-def test_no_link_is_followed_and_no_file_is_touched(inbox: Path, tmp_path: Path) -> None:
+def test_no_link_is_followed_and_no_file_is_touched(inbox: Path) -> None:
     """What is elsewhere stays closed, and so does a file that only its owner may read."""
-    elsewhere = tmp_path / "elsewhere"
+    elsewhere = inbox.parent / "elsewhere"
     elsewhere.mkdir(0o700)
     (inbox / "link").symlink_to(elsewhere)
     file = drop_folder(inbox, "batch", 0o755)
@@ -120,3 +121,38 @@ def test_an_acl_is_extended() -> None:
     mode_only = let_in(None, 0o40750, 7)
     assert mode_only == let_in(mode_only, 0o40770, 7)
     assert len(let_in(mode_only, 0o40770, 8)) == len(mode_only) + 8
+
+
+ASKING = """
+import logging, sys
+from pathlib import Path
+from daemon.config import InboxSettings
+from daemon.intake.inbox import Inbox
+from daemon.telemetry.metrics import Metrics
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+folder = Path(sys.argv[1])
+def ask(): print("asked"); return True
+inbox = Inbox(folder / "inbox", folder / "work", InboxSettings(rescan_seconds=1e-9), Metrics(), lambda: None, ask)
+for _ in range(2):
+    inbox.look()
+    print([drop.name for drop in inbox.take(10)])
+inbox.close()
+"""
+
+
+@needs_root
+def test_the_daemon_asks_to_be_let_in_before_it_complains(inbox: Path) -> None:
+    """Of a folder that keeps it out it says nothing at first; where asking was in vain, it complains."""
+    (inbox.parent / "work").mkdir()
+    os.chown(inbox.parent / "work", DAEMON, DAEMON)
+    drop_folder(inbox, "open-to-look", 0o755)
+    drop_folder(inbox, "shut", 0o700)
+    done = as_daemon(sys.executable, "-P", "-c", ASKING, str(inbox.parent), capable=False)
+    assert done.stdout.splitlines() == [
+        "asked",
+        "asked",
+        "[]",
+        "shut/: cannot list this sub-folder: Permission denied; its files wait",
+        "open-to-look/a.png: cannot be moved to work/: Permission denied; it stays in the inbox",
+        "[]",
+    ], done.stdout + done.stderr

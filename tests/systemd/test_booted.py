@@ -143,7 +143,7 @@ def test_a_member_of_the_group_drops_and_reads(machine: Machine) -> None:
 
 
 def test_folders_are_taken_however_they_come(machine: Machine) -> None:
-    """By `cp -r`, `cp -a`, `mv` and `tar`, with a usual umask and with a strict one, at any depth; and none is left over."""
+    """By `cp -r`, `cp -a`, `mv` and `tar`, with a usual umask and with a strict one, at any depth."""
     made = []
     for umask in ("022", "077"):
         for way, command in {
@@ -164,7 +164,6 @@ def test_folders_are_taken_however_they_come(machine: Machine) -> None:
     assert machine.run("find", "/var/lib/digitd/rejected", "-type", "f") == ""
     assert "cannot" not in machine.journal()
     assert machine.property("ActiveState") == "active"
-    machine.wait_until(lambda: machine.run("ls", "-A", INBOX) == "", "the empty folders to be removed")
 
 
 def test_a_member_of_the_group_can_ask(machine: Machine) -> None:
