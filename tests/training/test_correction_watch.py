@@ -120,15 +120,16 @@ def test_what_cannot_be_read_is_told_once_and_the_rest_is_noticed(
     settings: Settings, open_path: Path, digits: Digits, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A file and a folder that this user has no right to hold nothing up."""
-    paths = settings.paths.model_copy(update={"corrections": str(open_path / "corrections")})
-    settings = settings.model_copy(update={"paths": paths}).read_from(settings.file)
+    paths = {name: str(open_path / name) for name in ("corrections", "results", "logs")}
+    settings = settings.model_copy(update={"paths": settings.paths.model_copy(update=paths)}).read_from(settings.file)
+    for path in map(Path, paths.values()):
+        path.mkdir()
+        path.chmod(0o777)
     corrections = settings.folder("corrections")
     put(corrections, 3, "secret.png", digits.png(1)).chmod(0)
     put(corrections, 4, "a.png", digits.png(2)).parent.chmod(0)
     put(corrections, 7, "good.png", digits.png(0))
     watch = CorrectionWatch(settings, Metrics())
-    watch._journal = open_path / "journal.jsonl"
-    open_path.chmod(0o777)
     with as_ordinary_user():
         assert passes(watch, 4) == [0, 1, 0, 0]
     told = sorted(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
