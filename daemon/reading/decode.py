@@ -197,7 +197,7 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, i
         picture.load()
         if kind != "PNG" or picture.info:  # a PNG without any metadata has no orientation
             ImageOps.exif_transpose(picture, in_place=True)
-        grey = _to_grey(picture)
+        grey = _to_grey(picture, -(-max(size) // factor))
     except InvalidImage:
         raise
     except UnidentifiedImageError:
@@ -274,8 +274,8 @@ def not_regular() -> InvalidImage:
     )
 
 
-def _to_grey(picture: Pillow.Image) -> np.ndarray:
-    """Any mode to (height, width) grey levels, 0 black to 255 white, reduced to about WORKING_SIDE."""
+def _to_grey(picture: Pillow.Image, longest: int) -> np.ndarray:
+    """Any mode to (height, width) grey levels, 0 black to 255 white, reduced to `longest` pixels on the longer side."""
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         values = np.asarray(picture).astype(np.float32)
         if picture.mode == "F" or values.max() > 65535 or values.min() < 0:  # no fixed scale: use the values' own range
@@ -286,9 +286,12 @@ def _to_grey(picture: Pillow.Image) -> np.ndarray:
         picture = Pillow.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
     elif picture.mode != "L" or "transparency" in picture.info:
         picture = _flatten(picture.convert("RGBA")) if picture.has_transparency_data else picture.convert("RGB").convert("L")
-    factor = -(-max(picture.size) // WORKING_SIDE)
-    if factor > 1:
-        picture = picture.reduce(factor)
+    factor = -(-max(picture.size) // longest)
+    if factor > 1 and -(-max(picture.size) // factor) == longest:
+        picture = picture.reduce(factor)  # averages whole squares
+    elif factor > 1:
+        width, height = (max(1, round(side * longest / max(picture.size))) for side in picture.size)
+        picture = picture.resize((width, height), Pillow.Resampling.BOX)
     return np.asarray(picture)
 
 

@@ -16,11 +16,12 @@ import numpy as np
 from daemon.reading.components import SPECK_SHARE, Component, Components, choose_digit, find_components, tell_several
 from daemon.reading.mnist import BLANK_CONTRAST, BOX, Blank, Reading, centre, fit
 from daemon.reading.rules import erase_rules
+from daemon.reading.small import paper_is_light
 
 # Background and threshold.
 BACKGROUND_SIDE = 64  # pixels, about; the size at which paper and shadows are looked for
 REACH_SHARE = 0.11  # of the longer side; half the width of a square that no stroke fills
-EVEN_SHARE = 0.08  # of the places where ink and paper meet: so near to a half, their share tells nothing of which is which
+EVEN_SHARE = 0.1  # of the places where ink and paper meet: so near to a half, their share tells nothing of which is which
 FLAT = 12  # grey levels; where the border of the background varies less, the paper has one grey all over
 DARKEST_PAPER = 40  # grey levels; in a deeper shadow ink is not made stronger any more
 LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whatever Otsu says
@@ -35,6 +36,7 @@ WIDENED_SHARE = 0.7  # of the ink beside a pixel that widening by a whole pixel 
 CROP_SHARE = 0.02  # of the ink; where the page's reading leaves out less, there is no other
 MOST_TOUCHES = 16  # stretches of ink along the four borders together; more is no digit
 MOST_TOUCHES_ALONE = 8  # likewise, where as a page the picture is blank
+EDGE_COVER = 0.9  # of a border; where ink covers two of them, it is what lies beyond the paper
 TANGENT_SHARE = 0.02  # of the four borders, on average; what covers as much is more likely a digit cut out than lines
 
 
@@ -101,14 +103,14 @@ def _paper(background: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _ink_is_light(grey: np.ndarray, lightest: np.ndarray, darkest: np.ndarray) -> bool:
-    """Whether there is less light than dark where the two meet; if that is even, whether the border is dark."""
+    """Whether there is less light than dark where the two meet; if that is even, where paper should be."""
     contrast = cv2.subtract(lightest, darkest)
     middle = cv2.addWeighted(lightest, 0.5, darkest, 0.5, 0)
     busy = contrast > contrast.max() // 2
     dark = int(np.count_nonzero(busy & (grey < middle))) / int(np.count_nonzero(busy))
     if abs(dark - 0.5) > EVEN_SHARE:
         return dark > 0.5
-    return float(np.median(_border(grey))) < (float(grey.min()) + float(grey.max())) / 2
+    return not paper_is_light(grey)
 
 
 def _border(values: np.ndarray) -> np.ndarray:
@@ -142,7 +144,8 @@ def _read_crop(ink: np.ndarray, level: float, mask: np.ndarray, chosen: list[Com
     area = sum(one.area for one in kept)
     if area - sum(one.area for one in chosen) < CROP_SHARE * area:
         return None
-    likelier = sum(float(border.mean()) / 255 for border in borders) > 4 * TANGENT_SHARE
+    covers = sorted(float(border.mean()) / 255 for border in borders)
+    likelier = sum(covers) > 4 * TANGENT_SHARE and covers[-2] < EDGE_COVER
     return Reading(_draw(ink, level, components, kept), tell_several(kept)), likelier
 
 

@@ -14,8 +14,8 @@ LEAST_SIDE = 6  # pixels of what was enlarged
 
 # Smooth enlargement, fitted on MNIST's digits at 8x8 and 16x16 enlarged by three methods.
 COARSE_SIDE = 18  # pixels; what loses little at this size was enlarged from it or less
-LOST_SHARE = 0.2  # of the grey levels' deviation; what loses more holds finer detail
-STEP_SHARE = 0.55  # of the range; what has no steps of this height within 2 pixels is mere shading
+LOST_SHARE = 0.14  # of the grey levels' deviation; what loses more holds finer detail
+STEP_SHARE = 0.75  # of the range; what has no steps of this height within 2 pixels is mere shading
 
 INK_SHARE = 64  # of 255; what has less ink is not counted to the digit
 MOST_PAPER = 100  # of 255; paper is no darker
@@ -62,12 +62,17 @@ def read_small(grey: np.ndarray) -> np.ndarray:
     low, high = float(grey.min()), float(grey.max())
     if high - low < BLANK_CONTRAST:
         raise Blank(high - low)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    corners = grey[[0, 0, -1, -1], [0, -1, 0, -1]]
-    light = (float(border.mean()) + float(corners.mean()) + float(grey.mean())) / 3 > (low + high) / 2
-    ink = (high - grey if light else grey - low) * (255 / (high - low))
+    ink = (high - grey if paper_is_light(grey) else grey - low) * (255 / (high - low))
     paper = min(float(np.median(ink[ink < 128])), MOST_PAPER)
     ink = np.clip((ink - paper) * (255 / (255 - paper)), 0, 255)
     seen = ink > INK_SHARE
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     return centre(fit(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
+
+
+def paper_is_light(grey: np.ndarray) -> bool:
+    """Whether the paper is the lighter part of a picture that a digit about fills: corners, border and all else vote."""
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    corners = grey[[0, 0, -1, -1], [0, -1, 0, -1]]
+    level = (float(border.mean()) + float(corners.mean()) + float(grey.mean())) / 3
+    return level > (float(grey.min()) + float(grey.max())) / 2

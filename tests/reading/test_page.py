@@ -29,7 +29,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("strokes", [SEVEN, FIVE, ZERO], ids=["7", "5", "0"])
-@pytest.mark.parametrize("pen", [2, 4])
+@pytest.mark.parametrize("pen", [2, 4, 6])
 @pytest.mark.parametrize("side", [50, 120, 240])
 def test_a_digit_cut_to_its_ink_is_read_whole(strokes: list[tuple[float, float]], pen: int, side: int) -> None:
     """Strokes at the picture's border are no rules and no paper's edge; nothing but them touches it."""
