@@ -20,10 +20,11 @@ run: $(VENV)/run-ready  ## set up, then start the daemon on ./config.toml
 test: $(VENV)/dev-ready  ## set up, then run the tests, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(VENV)/dev-ready  ## style, formatting, types
+lint: $(VENV)/dev-ready  ## style, formatting, types, and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 faults: $(VENV)/dev-ready  ## the whole fault suite: kills, power cuts, full disks, hostile files; as root, over an hour
 	FAULTS=full $(BIN)/python -m pytest tests/faults tests/hostile -s

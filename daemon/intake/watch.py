@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import Counter
 from watchdog.events import FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
@@ -73,7 +72,7 @@ class Watch:
                 observer.join()
 
     def _start(self) -> None:
-        self._observer = BaseObserver(WakingEmitter, look=self._look, overflows=self._metrics.overflows)
+        self._observer = BaseObserver(WakingEmitter, look=self._look, overflowed=self._metrics.overflows.inc)
         self._observer.schedule(FileSystemEventHandler(), str(self._folder), recursive=True)
         self._observer.start()
 
@@ -81,9 +80,9 @@ class Watch:
 class WakingEmitter(InotifyEmitter):
     """Watchdog's emitter with a watch that wakes the pipeline itself, instead of making an event object for each file."""
 
-    def __init__(self, *args: Any, look: Callable[[str], None], overflows: Counter, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, look: Callable[[str], None], overflowed: Callable[[], None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._look, self._overflows = look, overflows
+        self._look, self._overflowed = look, overflowed
 
     def build_and_queue_event(self, event: GroupedInotifyEvent, *, full_events: bool = False) -> None:
         """No event objects: nobody takes them, and watchdog would walk through new folders for them, recursively."""
@@ -95,7 +94,7 @@ class WakingEmitter(InotifyEmitter):
             event_mask=WAKING,
             is_recursive=True,
             look=self._look,
-            overflows=self._overflows,
+            overflowed=self._overflowed,
         )
 
 
@@ -104,7 +103,7 @@ class WakingWatch(InotifyWatchGroup):
     """Runs in watchdog's reading thread; only folders need watchdog's books, to be watched themselves."""
 
     look: Callable[[str], None]
-    overflows: Counter
+    overflowed: Callable[[], None]
 
     def _add_all_callbacks(self, path: bytes) -> None:
         """Watch a folder and those below it, and no link that takes the place of one.
@@ -158,7 +157,7 @@ class WakingWatch(InotifyWatchGroup):
             self.look(self._below(folder).rstrip("/"))
 
     def on_queue_overflow(self) -> None:
-        self.overflows.inc()
+        self.overflowed()
         super().on_queue_overflow()
         self.look("/")
 

@@ -70,7 +70,7 @@ def load_base_data(name: str, root: Path, limits: InboxSettings) -> BaseData:
 
     """
     if name == KERAS_MNIST:
-        import keras  # 2 s: only when asked for
+        from daemon.models.backend import keras  # 2 s: only when asked for
 
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
         return BaseData(name, Split(x_train, y_train), Split(x_test, y_test))
