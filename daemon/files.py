@@ -72,6 +72,9 @@ def append_line(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
         size = os.fstat(descriptor).st_size
+        if size == 0:
+            with suppress(PermissionError):  # a root without its rights
+                _give_to_owner(descriptor, path.parent)
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         os.write(descriptor, f"{chr(10) if torn else ''}{text}\n".encode())
         os.fsync(descriptor)
@@ -138,12 +141,16 @@ def take_lock(path: Path) -> int | None:
         The descriptor; None where another process holds the lock.
 
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except PermissionError:
+        if not _gives_way(path):
+            return None
+        descriptor = os.open(path, flags, 0o600)
     try:
         with suppress(PermissionError):  # a root without its rights, or a file of somebody else's
-            if os.geteuid() == 0:
-                folder = path.parent.stat()
-                os.fchown(descriptor, folder.st_uid, folder.st_gid)
+            _give_to_owner(descriptor, path.parent)
             os.fchmod(descriptor, 0o600)  # as it was made by earlier versions, the group could read it
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -153,6 +160,29 @@ def take_lock(path: Path) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _give_to_owner(descriptor: int, folder: Path) -> None:
+    """Where root makes a file, as with sudo, it is for the owner of the folder, who needs it next."""
+    if os.geteuid() == 0:
+        status = folder.stat()
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+
+
+def _gives_way(path: Path) -> bool:
+    """Remove a lock that somebody else made, as root did in earlier versions, unless it is held."""
+    left = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(left).st_ino == path.lstat().st_ino:  # else another process was faster
+            path.unlink()
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(left)
+    return True
 
 
 def rename_to_free_name(source: str, target: str) -> bool:

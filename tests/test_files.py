@@ -1,5 +1,6 @@
 """files.py: names to show, durable writing, renames that replace nothing."""
 
+import fcntl
 import hashlib
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.files import (
+    append_line,
     file_sha256,
     printable,
     rename_to_free_name,
@@ -126,3 +128,34 @@ def test_a_lock_that_root_takes_stays_the_owners_of_its_folder(tmp_path: Path) -
         os.close(descriptor)
         assert (12345, 23456) == ((status := (tmp_path / ".lock").stat()).st_uid, status.st_gid)
         os.chown(tmp_path / ".lock", 0, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_file_that_root_begins_is_its_folders_owners(tmp_path: Path) -> None:
+    """After a `sudo digitd retrain` the service can add to the ledger."""
+    os.chown(tmp_path, 12345, 23456)
+    append_line(tmp_path / "ledger.jsonl", "{}")
+    assert (12345, 23456) == ((status := (tmp_path / "ledger.jsonl").stat()).st_uid, status.st_gid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_lock_that_root_left_gives_way_unless_it_is_held(tmp_path: Path) -> None:
+    """`sudo digitd retrain` of an earlier version made one that the service's user can read, and not open for writing."""
+    path = tmp_path / ".lock"
+    path.touch(0o644)
+    os.chown(tmp_path, 12345, 23456)
+    for folder in tmp_path.parents[:3]:
+        folder.chmod(0o755)
+    held = os.open(path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    os.seteuid(12345)
+    try:
+        assert take_lock(path) is None
+        os.close(held)
+        descriptor = take_lock(path)
+        assert descriptor is not None
+        assert 12345 == os.fstat(descriptor).st_uid
+        assert take_lock(path) is None
+        os.close(descriptor)
+    finally:
+        os.seteuid(0)
