@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from daemon import __version__
@@ -91,10 +92,40 @@ def _parser() -> argparse.ArgumentParser:
     correct.add_argument("digit", type=int, choices=range(10), metavar="DIGIT")
     status = command("status", _status, "tell what the running daemon is doing")
     status.add_argument("--json", action="store_true", help="the same, as JSON")
+    find = command("find", _find, "list answers and rejections, the newest first")
+    _add_filters(find)
+    find.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100; -1: all)")
+    form = find.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", default="table", help="an object a line")
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="for a spreadsheet")
+    export = command(
+        "export", _export, "write all answers and rejections as CSV, the oldest first, for a spreadsheet or pandas"
+    )
+    _add_filters(export)
+    form = export.add_mutually_exclusive_group()
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", default="csv", help="the default")
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="an object a line")
+    index = command("index", _index, "tell whether the index of all answers is whole")
+    index.add_argument("--rebuild", action="store_true", help="make it anew from the folders, and show how far it is")
+    restore = command("restore", _restore, "fetch an answer and its original, from the folders or the archives")
+    restore.add_argument("name", metavar="NAME", help="of the image, or a pattern such as 'batch7/*.png'")
+    restore.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="where the copies go (default: here)")
     command("check", _check, "check configuration, folders, model and limits; print what is in force")
     init = command("init", _init, "lay out a new root: configuration, folders, model, data set", configured=False)
     init.add_argument("folder", type=Path, metavar="DIR")
     return parser
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    """The options that say which answers are wanted."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a part of the name, or a pattern such as 'batch7/*.png'")
+    parser.add_argument("--digit", type=int, choices=range(10), metavar="DIGIT", help="that was answered")
+    parser.add_argument("--day", metavar="DAY", help="'today', 'yesterday' or 2026-11-25, local time")
+    parser.add_argument("--since", metavar="TIME", help="a day, or a moment such as '2026-11-25 14:00'")
+    parser.add_argument("--until", metavar="TIME", help="likewise; that moment itself is not included")
+    parser.add_argument("--outcome", choices=("accepted", "review", "rejected"))
+    parser.add_argument("--version", metavar="VERSION", help="of the model, such as v0003")
+    parser.add_argument("--confidence", metavar="RANGE", help="such as 0.9.. or ..0.5 or 0.3..0.6")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -161,6 +192,39 @@ def _status(options: argparse.Namespace) -> int:
     from daemon.commands.status import print_status
 
     return print_status(load_settings(options.config), as_json=options.json)
+
+
+def _find(options: argparse.Namespace) -> int:
+    return _print_answers(options, options.limit, newest_first=True)
+
+
+def _export(options: argparse.Namespace) -> int:
+    return _print_answers(options, -1, newest_first=False)
+
+
+def _print_answers(options: argparse.Namespace, limit: int, newest_first: bool) -> int:
+    from daemon.commands.find import print_answers, wanted
+
+    settings = load_settings(options.config)
+    try:
+        which = wanted(options, datetime.now().astimezone())
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return WRONG_USAGE
+    return print_answers(settings, which, limit, options.form, newest_first)
+
+
+def _index(options: argparse.Namespace) -> int:
+    from daemon.commands.index import print_index, rebuild
+
+    settings = load_settings(options.config)
+    return rebuild(settings) if options.rebuild else print_index(settings)
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from daemon.commands.restore import restore
+
+    return restore(load_settings(options.config), options.name, options.to)
 
 
 def _check(options: argparse.Namespace) -> int:

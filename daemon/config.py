@@ -148,6 +148,11 @@ class RetentionSettings(Table):
     """What is kept."""
 
     versions: Annotated[int, Field(ge=2)] = 20
+    processed_days: Annotated[int, Field(ge=0)] = 0
+    results_days: Annotated[int, Field(ge=0)] = 0
+    rejected_days: Annotated[int, Field(ge=0)] = 0
+    archive: str = "archive"
+    keep_free_mb: Annotated[int, Field(ge=0)] = 0
 
 
 class HttpSettings(Table):
@@ -188,6 +193,16 @@ class Settings(Table):
     def folder(self, name: str) -> Path:
         """The absolute path of one of the folders in `[paths]`, such as "inbox"."""
         return self.root / str(getattr(self.paths, name))
+
+    @property
+    def index(self) -> Path:
+        """The index of all answers, absolute."""
+        return self.root / "index.sqlite"
+
+    @property
+    def archive(self) -> Path | None:
+        """The folder of what retention moved out, absolute; None where what is old is deleted."""
+        return self.root / self.retention.archive if self.retention.archive else None
 
     def by_key(self) -> dict[str, Any]:
         """Every value under its dotted key, such as "inbox.rescan_seconds"."""

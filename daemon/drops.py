@@ -1,11 +1,15 @@
-"""What walks through the house: a drop, what its image is, its prediction or its rejection. Types only."""
+"""What walks through the house: a drop, what its image is, its prediction or its rejection, and the names of its files."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+NAME_MAX = 255  # bytes, of one name on Linux file systems
 
 
 class Drop(NamedTuple):  # tuples cross to another process at a tenth of a dataclass's cost
@@ -62,3 +66,16 @@ class Rejection:
     detail: str
     hint: str
     sha256: str | None
+
+
+def with_ending(name: str, tag: str, ending: str) -> str:
+    """`dir/a.png` -> `dir/a<tag>.png<ending>`; too long a name is cut and tagged with a digest of itself."""
+    folder, slash, base = name.rpartition("/")
+    stem, extension = os.path.splitext(base)
+    whole = f"{stem}{tag}{extension}{ending}"
+    if len(os.fsencode(whole)) > NAME_MAX:
+        tag = f"{tag}~{hashlib.sha256(os.fsencode(base)).hexdigest()[:8]}"
+        extension = extension if len(os.fsencode(extension)) <= 16 else ""
+        room = NAME_MAX - len(os.fsencode(f"{tag}{extension}{ending}"))
+        whole = f"{os.fsencode(stem)[:room].decode('utf-8', 'ignore')}{tag}{extension}{ending}"
+    return f"{folder}{slash}{whole}"

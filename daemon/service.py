@@ -18,6 +18,8 @@ from daemon.answering.publish import prepare, remove_temporaries
 from daemon.answering.retirement import Folders, Retirement
 from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, PRESENCE, ConfigError, Settings, load_settings
 from daemon.files import take_lock
+from daemon.index.tending import Tending
+from daemon.index.writer import Index
 from daemon.intake.inbox import Inbox
 from daemon.loop import Loop
 from daemon.models.live import limit_threads
@@ -139,7 +141,8 @@ class Service:
             ask_to_open=partial(wake_opener, settings.root),
         )
         stack.callback(inbox.close)
-        retirement = Retirement(folders, inbox, readiness, metrics, settings.inference.sync_seconds)
+        index = self._index(stack, metrics)
+        retirement = Retirement(folders, inbox, readiness, metrics, settings.inference.sync_seconds, index)
         stack.callback(retirement.flush)
         pipeline = Pipeline(
             inbox,
@@ -160,6 +163,7 @@ class Service:
         self._loop(stack, "models", swapper.run_once, rest=HEARTBEAT_SECONDS)
         stack.callback(self._stop.set)  # which a vetting heeds
         self._start_learning(stack, registry, metrics)
+        self._tend(stack, metrics, lambda: pipeline.idle and not inbox.waiting())
         readiness.report("start", None)
         notify("READY=1")
         log.info("watching %s; results appear in %s", settings.folder("inbox"), folders.results)
@@ -185,6 +189,17 @@ class Service:
         stack.callback(corrections.close)
         self._loop(stack, "retraining", partial(_at_this_moment, retraining.run_once), rest=HEARTBEAT_SECONDS)
         stack.callback(retraining.close)
+
+    def _index(self, stack: ExitStack, metrics: Metrics) -> Index:
+        index = Index(self._settings.index, metrics)
+        stack.callback(index.close)
+        return index
+
+    def _tend(self, stack: ExitStack, metrics: Metrics, is_quiet: Callable[[], bool]) -> None:
+        tending = Tending(self._settings, metrics, is_quiet)
+        self._reloads.append(tending.apply)
+        stack.callback(tending.close)
+        self._loop(stack, "index", lambda: tending.run_once(time.monotonic()), rest=HEARTBEAT_SECONDS)
 
     def _read_again(self) -> None:
         """Put in force what can change live; name what needs a restart. A wrong configuration changes nothing."""

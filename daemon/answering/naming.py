@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 import orjson
 
+from daemon.drops import with_ending
 from daemon.files import printable
 from daemon.folders import Folder
 
-NAME_MAX = 255  # bytes, of one name on Linux file systems
 MAX_JSON = 1 << 16  # bytes; ours are under 2,000
 FOREIGN = ("", "")  # owner of a name that is no JSON of ours: equal to no drop
 
@@ -39,19 +39,6 @@ def json_name(name: str, sha256: str | None, folder: Folder) -> str:
     digest = sha256 or hashlib.sha256(os.fsencode(name)).hexdigest()
     names = (with_ending(candidate, "", ".json") for candidate in candidates(folder, name, digest))
     return next(candidate for candidate in names if json_owner(folder, candidate) in (None, own))
-
-
-def with_ending(name: str, tag: str, ending: str) -> str:
-    """`dir/a.png` -> `dir/a<tag>.png<ending>`; too long a name is cut and tagged with a digest of itself."""
-    folder, slash, base = name.rpartition("/")
-    stem, extension = os.path.splitext(base)
-    whole = f"{stem}{tag}{extension}{ending}"
-    if len(os.fsencode(whole)) > NAME_MAX:
-        tag = f"{tag}~{hashlib.sha256(os.fsencode(base)).hexdigest()[:8]}"
-        extension = extension if len(os.fsencode(extension)) <= 16 else ""
-        room = NAME_MAX - len(os.fsencode(f"{tag}{extension}{ending}"))
-        whole = f"{os.fsencode(stem)[:room].decode('utf-8', 'ignore')}{tag}{extension}{ending}"
-    return f"{folder}{slash}{whole}"
 
 
 def file_digest(status: os.stat_result) -> str:

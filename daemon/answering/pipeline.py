@@ -19,12 +19,12 @@ from functools import partial
 import numpy as np
 
 from daemon.answering.choice import answer
-from daemon.answering.naming import with_ending
 from daemon.answering.publish import prepare, publish_predictions, publish_rejection, remove_orphaned_temporaries
+from daemon.answering.records import prediction_records, rejection_record
 from daemon.answering.retirement import Answered, Folders, Retirement
 from daemon.answering.walks import Elsewhere, Step, Then, Walks, ended
 from daemon.config import Settings
-from daemon.drops import Drop, Predictions, Rejection
+from daemon.drops import Drop, Predictions, Rejection, with_ending
 from daemon.files import RETRY_SECONDS, printable
 from daemon.intake.inbox import Inbox
 from daemon.models.live import LiveModel
@@ -182,8 +182,8 @@ class Pipeline:
             return
         task = partial(self._predict, decoded, claimed)
         batch, pixels = task() if few else await Elsewhere(lambda then: self._to_predict.put((task, then)))
-        await self._publish(batch, few)
-        self._retire(batch, few)
+        elsewhere = await self._publish(batch, few)
+        self._retire(batch, few, elsewhere)
         self._metrics.drift.add(pixels, batch.probabilities)
 
     def _predict(self, decoded: Decoded, claimed: float) -> tuple[Predictions, np.ndarray]:
@@ -205,13 +205,18 @@ class Pipeline:
         )
         return batch, answers.pixels
 
-    async def _publish(self, batch: Predictions, few: bool) -> None:
-        """Make the results appear. While the machine refuses, intake is closed and the work is done again."""
+    async def _publish(self, batch: Predictions, few: bool) -> dict[int, str]:
+        """Make the results appear. While the machine refuses, intake is closed and the work is done again.
+
+        Returns:
+            The names of those that could not have their usual one, by position.
+
+        """
         started = time.monotonic()
         publish = partial(publish_predictions, self._folders.results, batch)
         while True:
             try:
-                publish() if few else await Elsewhere(partial(self._decoders.write, publish))
+                elsewhere = publish() if few else await Elsewhere(partial(self._decoders.write, publish))
             except DecodersLost:
                 continue
             except Exception as error:  # whatever it is, the originals are still there
@@ -222,16 +227,17 @@ class Pipeline:
                 break
         self._readiness.report("results", None)
         self._metrics.stage_seconds.labels("publish").observe(time.monotonic() - started)
+        return elsewhere
 
-    def _retire(self, batch: Predictions, few: bool) -> None:
+    def _retire(self, batch: Predictions, few: bool, elsewhere: dict[int, str]) -> None:
         """Hand the originals over to be retired, then count."""
         now = time.time()
         self._end(batch.drops)
         processed = self._folders.processed
         self._retirement.put(
             [
-                Answered(drop.name, image.sha256, processed, with_ending(drop.name, "", ""))
-                for drop, image in zip(batch.drops, batch.images, strict=True)
+                Answered(drop.name, image.sha256, processed, with_ending(drop.name, "", ""), record)
+                for drop, image, record in zip(batch.drops, batch.images, prediction_records(batch, elsewhere), strict=True)
             ]
         )
         digits = batch.probabilities.argmax(axis=1)
@@ -275,7 +281,8 @@ class Pipeline:
                         await self._walks.pause(RETRY_SECONDS)
                         self._walks.begin(self._walk([drop], few=True))
                     return
-                kept = publish_rejection(self._folders.work, self._folders.rejected, rejection, time.time())
+                now = time.time()
+                kept, json = publish_rejection(self._folders.work, self._folders.rejected, rejection, now)
             except OSError as error:
                 await self._try_again("results", error)
                 self._prepare_folders()
@@ -283,7 +290,8 @@ class Pipeline:
                 break
         self._readiness.report("results", None)
         self._end([drop])
-        self._retirement.put([Answered(drop.name, rejection.sha256, self._folders.rejected, kept)])
+        record = rejection_record(rejection, now, json) if json else None
+        self._retirement.put([Answered(drop.name, rejection.sha256, self._folders.rejected, kept, record)])
         self._metrics.images.labels("rejected").inc()
         self._metrics.rejections.labels(rejection.reason).inc()
         log.warning("%s rejected: %s: %s", printable(drop.name), rejection.reason, rejection.detail)

@@ -14,30 +14,37 @@ from typing import Any
 import numpy as np
 import orjson
 
-from daemon.answering.naming import candidates, file_digest, json_name, json_owner, may_have, with_ending
+from daemon.answering.naming import candidates, file_digest, json_name, json_owner, may_have
 from daemon.clock import timestamp, timestamps
 from daemon.config import TEMPORARY
-from daemon.drops import Predictions, Rejection
+from daemon.drops import Predictions, Rejection, with_ending
 from daemon.files import printable
 from daemon.folders import Folder, rename, rename_to_free_name
 
 SCHEMA = 1
 
 
-def publish_predictions(results: Path, batch: Predictions) -> None:
+def publish_predictions(results: Path, batch: Predictions) -> dict[int, str]:
     """Make the JSON of each prediction appear, whole, below results/. Doing it again changes nothing.
+
+    Returns:
+        Of those that could not be called `<name>.json`: their names, by position.
 
     Raises:
         OSError: the machine failed; what comes before that file is there.
 
     """
+    elsewhere = {}
     with Folder(results) as folder:
-        for drop, image, content in zip(batch.drops, batch.images, prediction_json(batch), strict=True):
+        for number, (drop, content) in enumerate(zip(batch.drops, prediction_json(batch), strict=True)):
             usual = with_ending(drop.name, "", ".json")
-            _write_json(folder, content, usual, partial(json_name, drop.name, image.sha256, folder))
+            name = _write_json(folder, content, usual, partial(json_name, drop.name, batch.images[number].sha256, folder))
+            if name != f"{drop.name}.json":
+                elsewhere[number] = name
+    return elsewhere
 
 
-def publish_rejection(work: Path, rejected: Path, rejection: Rejection, now: float) -> str | None:
+def publish_rejection(work: Path, rejected: Path, rejection: Rejection, now: float) -> tuple[str | None, str]:
     """Make the JSON of a rejection appear, whole, below rejected/. Doing it again changes nothing.
 
     Args:
@@ -47,8 +54,9 @@ def publish_rejection(work: Path, rejected: Path, rejection: Rejection, now: flo
         now: in seconds since the epoch.
 
     Returns:
-        The name that the original is to have in `rejected`: its JSON is beside it. None where it is not to be kept: what is
-        no regular file has no content, and a link or a pipe would be a trap for whoever reads the folder.
+        The name that the original is to have in `rejected`, and that of its JSON beside it. The former is None where it is
+        not to be kept: what is no regular file has no content, and a link or a pipe would be a trap for whoever reads the
+        folder.
 
     Raises:
         OSError: the machine failed.
@@ -59,7 +67,7 @@ def publish_rejection(work: Path, rejected: Path, rejection: Rejection, now: flo
         with Folder(work) as folder:
             status = folder.status(name)
     except FileNotFoundError:
-        return None  # somebody took it away: there is nothing left to answer
+        return None, ""  # somebody took it away: there is nothing left to answer
     own = printable(name), sha256
     with Folder(rejected) as folder:
         for kept in candidates(folder, name, sha256 or file_digest(status)):
@@ -67,7 +75,7 @@ def publish_rejection(work: Path, rejected: Path, rejection: Rejection, now: flo
             if may_have(folder, kept, sha256, status) and json_owner(folder, target) in (None, own):
                 break
         _write_json(folder, rejection_json(rejection, now), target, lambda: target)
-    return kept if stat.S_ISREG(status.st_mode) else None
+    return kept if stat.S_ISREG(status.st_mode) else None, target
 
 
 def prediction_json(batch: Predictions) -> Iterator[dict[str, Any]]:
@@ -118,7 +126,7 @@ def to_line(content: dict[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def retire(work: Folder, name: str, folder: Folder, kept: str | None, sha256: str | None) -> None:
+def retire(work: Folder, name: str, folder: Folder, kept: str | None, sha256: str | None) -> str | None:
     """Move an original from work/ to processed/ or rejected/. Doing it again changes nothing.
 
     Args:
@@ -126,28 +134,32 @@ def retire(work: Folder, name: str, folder: Folder, kept: str | None, sha256: st
         folder, kept: where it goes, unless another file has that name by now; None where it is not kept.
         sha256: of its content; None where that was not read.
 
+    Returns:
+        The name that it has there; None where it is not there.
+
     Raises:
         OSError: the machine failed; the original is still in work/.
 
     """
     if kept is not None and rename_to_free_name(work, name, folder, kept):
-        return
+        return kept
     try:
         status = work.status(name)
     except FileNotFoundError:
-        return  # somebody took it away: there is nothing left to keep
+        return None  # somebody took it away: there is nothing left to keep
     if kept is None:
         work.unlink(name)
-        return
+        return None
     names = candidates(folder, name, sha256 or file_digest(status))
     target = next(candidate for candidate in names if may_have(folder, candidate, sha256, status))
     if folder.holds(target):
         work.unlink(name)  # the same drop again: the original that is there is known to be durable
     else:
         rename(work, name, folder, target)
+    return target
 
 
-def _write_json(folder: Folder, content: dict[str, Any], usual: str, otherwise: Callable[[], str]) -> None:
+def _write_json(folder: Folder, content: dict[str, Any], usual: str, otherwise: Callable[[], str]) -> str:
     """Make it appear under the usual name, or where that is taken or has no folder yet, under the one that is told then."""
     temporary = f"{TEMPORARY}/{os.getpid()}.json"
     try:
@@ -158,12 +170,15 @@ def _write_json(folder: Folder, content: dict[str, Any], usual: str, otherwise: 
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), temporary)
         finally:
             os.close(descriptor)
-        if not rename_to_free_name(folder, temporary, folder, usual):
-            rename(folder, temporary, folder, otherwise())
+        if rename_to_free_name(folder, temporary, folder, usual):
+            return usual
+        name = otherwise()
+        rename(folder, temporary, folder, name)
     except OSError:
         with suppress(OSError):
             folder.unlink(temporary)  # it holds space that the disk may not have
         raise
+    return name
 
 
 def prepare(folder: Path) -> None:

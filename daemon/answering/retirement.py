@@ -12,6 +12,8 @@ from pathlib import Path
 from daemon.answering.publish import retire
 from daemon.files import RETRY_SECONDS, is_own_fault, printable, sync_file_system
 from daemon.folders import Folder
+from daemon.index.schema import Record, storable
+from daemon.index.writer import Index
 from daemon.intake.inbox import Inbox
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.readiness import Readiness
@@ -42,6 +44,7 @@ class Answered:
         sha256: of its content, where that was read.
         folder: processed/ or rejected/.
         kept: the name that it is to have there; None where it is to be removed.
+        record: what the index is told of it.
 
     """
 
@@ -49,6 +52,7 @@ class Answered:
     sha256: str | None
     folder: Path
     kept: str | None
+    record: Record | None
 
 
 class Retirement:
@@ -61,12 +65,21 @@ class Retirement:
         inbox: told which names are free again.
         readiness: told when the disk refuses, or is slow.
         sync_seconds: how long a result may wait to be made durable.
+        index: told what was retired; it is written by this thread, a group at a time.
 
     """
 
-    def __init__(self, folders: Folders, inbox: Inbox, readiness: Readiness, metrics: Metrics, sync_seconds: float) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        inbox: Inbox,
+        readiness: Readiness,
+        metrics: Metrics,
+        sync_seconds: float,
+        index: Index,
+    ) -> None:
         self._folders, self._inbox, self._readiness, self._metrics = folders, inbox, readiness, metrics
-        self._sync_seconds = sync_seconds
+        self._sync_seconds, self._index = sync_seconds, index
         self._queue: queue.SimpleQueue[list[Answered]] = queue.SimpleQueue()
         self._group: list[Answered] = []  # waits for the next sync
         self._sync: _Sync | None = None
@@ -80,6 +93,7 @@ class Retirement:
     def run_once(self, longest: float) -> None:
         """Collect for at most `longest` seconds, or wait so long for a sync; retire the group when it is due."""
         now = time.monotonic()
+        self._index.run_once(now)
         if self._sync:
             self._wait(longest)
             return
@@ -136,6 +150,7 @@ class Retirement:
         """Move originals; what cannot be moved is to be tried again. The machine's fault, where it is one."""
         fault = None
         folders = self._folders
+        records: list[Record] = []
         try:
             with (
                 Folder(folders.work) as work,
@@ -145,7 +160,7 @@ class Retirement:
                 for answered in group:
                     target = processed if answered.folder == folders.processed else rejected
                     try:
-                        retire(work, answered.name, target, answered.kept, answered.sha256)
+                        place = retire(work, answered.name, target, answered.kept, answered.sha256)
                     except OSError as error:  # the others go on
                         self._group.append(answered)
                         if is_own_fault(error, folders.work, answered.folder):
@@ -155,9 +170,16 @@ class Retirement:
                     else:
                         self._inbox.release(answered.name)
                         self._immovable.discard(answered.name)
+                        if answered.record:
+                            is_usual = place in (answered.name, None)
+                            records.append(
+                                answered.record if is_usual else answered.record._replace(original=storable(str(place)))
+                            )
         except OSError as error:
             self._group += group
             return error
+        finally:
+            self._index.add(records)
         return fault
 
     def _complain(self, name: str, error: OSError) -> None:

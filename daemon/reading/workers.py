@@ -25,7 +25,7 @@ from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pebble import ProcessPool
 
@@ -42,6 +42,7 @@ TOGETHER = 32  # pictures that are normalised at once
 CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
 WRITE_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
 STALLED_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ class Decoders:
         seconds = self._settings.decode_seconds + (CHUNK_SECONDS if len(drops) > 1 else 0)
         self._schedule(partial(decode_chunk, self._work, drops, *limits), seconds, done)
 
-    def write(self, task: Callable[[], None], done: Callable[[Future[None]], None]) -> None:
+    def write(self, task: Callable[[], Result], done: Callable[[Future[Result]], None]) -> None:
         """Do a task that writes files; `done` and errors are as in `decode`."""
         self._schedule(task, WRITE_SECONDS, done)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -95,9 +96,20 @@ class Metrics:
         self.drift = Drift(None)
         psi = gauge("drift_psi", "Population stability index of recent images against validation data.", "feature")
         _show_drift(psi, self.drift)
+        self._describe_storage(counter, gauge)
+        Info("build", "The program.", namespace="digitd", registry=registry).info({"version": __version__})
+
+    def _describe_storage(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
         self._disk_free = gauge("disk_free_bytes", "Free space on the file system of the root folder.")
         self._disk_size = gauge("disk_size_bytes", "Size of the file system of the root folder.")
-        Info("build", "The program.", namespace="digitd", registry=registry).info({"version": __version__})
+        self.index_up = gauge("index_up", "1 while the index of all answers can be written; it costs no answer when not.")
+        self.index_pending = gauge("index_pending_records", "Records that wait for an index that cannot be written.")
+        self.index_errors = counter("index_errors_total", "Faults of the index.", "cause")
+        self.index_tasks = counter(
+            "index_tasks_total", "Fillings of the index and leavings of what is old, by their end.", "result"
+        )
+        for result in ("done", "failed"):
+            self.index_tasks.labels(result)
 
     def watch_disk(self, folder: Path) -> None:
         """Show how full the file system of a folder is, at each scrape."""

@@ -5,6 +5,7 @@ import os
 import queue
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from daemon.answering.pipeline import FEW, Pipeline
 from daemon.answering.publish import prepare
 from daemon.answering.retirement import Folders, Retirement
 from daemon.config import load_settings
+from daemon.index.filling import fill, start_anew
+from daemon.index.queries import Wanted, as_dict, find
+from daemon.index.schema import open_to_read
+from daemon.index.writer import Index
 from daemon.intake.inbox import Inbox
 from daemon.models.live import LiveModel
 from daemon.models.registry import Registry
@@ -55,7 +60,8 @@ class Line:
         wake = partial(steps.put, lambda: None)
         self.inbox = Inbox(settings.folder("inbox"), folders.work, settings.inbox, self.metrics, wake=wake)
         sync_seconds = settings.inference.sync_seconds
-        self.retirement = Retirement(folders, self.inbox, self.readiness, self.metrics, sync_seconds)
+        self.index = Index(settings.index, self.metrics)
+        self.retirement = Retirement(folders, self.inbox, self.readiness, self.metrics, sync_seconds, self.index)
         self.pipeline = Pipeline(
             self.inbox,
             self.decoders,
@@ -105,6 +111,7 @@ class Line:
     def close(self) -> None:
         self.inbox.close()
         self.decoders.close()
+        self.index.close()
 
 
 @pytest.fixture
@@ -143,6 +150,33 @@ def test_a_large_batch_holds_nobody_up(build: Callable[..., Line], digits: Digit
     wait_until(lambda: line.pipeline.run_once(0.05) or line.names("results") == {"a.png.json"}, "only the other's answer")
     line.run_until(lambda: line.pipeline.idle, "the batch's answers")
     assert {f"{name}.json" for name in batch | {"a.png"}} == line.names("results")
+
+
+def test_the_index_says_what_the_folders_say(root: Path, build: Callable[..., Line], digits: Digits) -> None:
+    """What was told of each answer and rejection is, row by row, what a filling finds in the folders."""
+    line = build()
+    line.put("batch7/a.png", digits.png(0))
+    line.answer("results", "batch7/a.png")
+    line.retirement.flush()
+    line.put("batch7/a.png", digits.png(1))  # whose name is taken
+    line.put("text.png", b"no image")
+    line.put(os.fsdecode(b"\xff.png"), digits.png(2))
+    line.answer("rejected", "text.png")
+    line.run_until(lambda: line.pipeline.idle and len(line.names("results")) == 3, "all answers")
+    line.retirement.flush()
+    line.index.close()
+    settings = load_settings(root / "config.toml")
+
+    def rows() -> list[dict[str, object]]:
+        with closing(open_to_read(settings.index)) as connection:
+            found = [as_dict(row, settings) for row in find(connection, Wanted())]
+        return sorted(({**row, "bytes": None} for row in found), key=lambda row: (str(row["file"]), str(row["sha256"])))
+
+    told = rows()
+    start_anew(settings.index)
+    fill(settings.index, settings)
+    assert told == rows()
+    assert 4 == len(told)
 
 
 def test_retirement_waits_for_its_time(build: Callable[..., Line], digits: Digits) -> None:

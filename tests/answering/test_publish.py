@@ -228,7 +228,7 @@ def test_names_that_are_not_utf8_keep_their_bytes(results: Path) -> None:
 def reject(work: Path, rejected: Path, name: str, content: bytes | None) -> str | None:
     """Publish the rejection of a file in work/, and retire it; the name that it was to have."""
     rejected_as = rejection(name, content)
-    kept = publish_rejection(work, rejected, rejected_as, 1.0)
+    kept, _ = publish_rejection(work, rejected, rejected_as, 1.0)
     with Folder(work) as source, Folder(rejected) as target:
         retire_file(source, name, target, kept, rejected_as.sha256)
     return kept

@@ -1,0 +1,82 @@
+"""`digitd restore`: fetch an answer and its original, wherever they are by now, the archives included."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from daemon.config import Settings
+from daemon.files import printable
+from daemon.folders import Folder
+from daemon.index.archive import BLOCK, Day
+from daemon.index.queries import Wanted, find
+from daemon.index.retention import Part, parts
+from daemon.index.schema import NoIndex, open_to_read
+
+
+def restore(settings: Settings, name: str, target: Path) -> int:
+    """Copy what the name stands for into a folder; nothing that is there is replaced.
+
+    Args:
+        name: of the image, as in `digitd find`: whole, or a pattern with * and ?.
+        target: where the copies go, under their names below processed/, results/ or rejected/.
+
+    Returns:
+        0, or 1 where something is nowhere, or could not be written.
+
+    """
+    try:
+        connection = open_to_read(settings.index)
+    except NoIndex as error:
+        print(error, file=sys.stderr)
+        return 1
+    with closing(connection):
+        pattern = any(character in name for character in "*?[")
+        rows = [row for row in find(connection, Wanted(name)) if pattern or os.fsdecode(row["name"]) == name]
+    failed = not rows
+    if not rows:
+        print(f"Expected the name of an image that was answered. Received: {name!r}; see `digitd find`.", file=sys.stderr)
+    for row in rows:
+        for part in parts(row):
+            try:
+                place = _copy(_content(settings, row, part), target / part.path)
+            except (OSError, ValueError) as error:
+                print(f"{printable(part.path)}: {error}", file=sys.stderr)
+                failed = True
+            else:
+                print(printable(str(place)))
+    return int(failed)
+
+
+def _content(settings: Settings, row: sqlite3.Row, part: Part) -> Iterator[bytes]:
+    if row["gone"] & part.bit:
+        if not row["archive"] or settings.archive is None:
+            raise FileNotFoundError("it was deleted")
+        with Day(settings.archive / row["archive"]) as day:
+            if part.member not in day.members:
+                raise FileNotFoundError(f"{row['archive']} does not hold it: somebody had taken it away")
+            yield from day.read(part.member)
+        return
+    with Folder(settings.folder(part.key)) as folder, open(folder.open(part.path, os.O_RDONLY), "rb") as file:  # noqa: PTH123
+        while piece := file.read(BLOCK):
+            yield piece
+
+
+def _copy(content: Iterator[bytes], place: Path) -> Path:
+    """Write a new file; only once there is something to write."""
+    first = next(content, b"")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with place.open("xb") as file:
+            file.write(first)
+            file.writelines(content)
+    except FileExistsError:
+        raise FileExistsError(f"expected a free name in {place.parent}. Received: one that is taken") from None
+    except BaseException:
+        place.unlink(missing_ok=True)
+        raise
+    return place

@@ -1,0 +1,263 @@
+"""Finds in the folders what the index lacks: all of it after the index was lost, or what is younger than a crash.
+
+Only folders that changed since then are listed, and only JSONs that changed since then are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+from daemon.config import TEMPORARY, Settings
+from daemon.folders import Folder
+from daemon.index import archive
+from daemon.index.answers import read_record
+from daemon.index.archive import PROCESSED, REJECTED, RESULTS
+from daemon.index.schema import (
+    INSERT,
+    INSERT_LABEL,
+    JSON,
+    ORIGINAL,
+    WAIT_SECONDS,
+    Record,
+    get_state,
+    open_to_write,
+    put_state,
+    settle,
+    storable,
+)
+
+CHUNK = 500  # records that are written in one transaction, so that the daemon never waits long for its turn
+SETTLE = 50_000  # records between two times that digests are brought up to date
+MAX_JSON = 1 << 16  # bytes; ours are under 2,000
+
+Progress = Callable[[int, int], None]
+Row = tuple[object, ...]
+
+_INSERT_ARCHIVED = INSERT.replace("original)", "original, archive, gone)").replace("?)", "?, ?, ?)")
+_ARCHIVED = """
+SELECT answers.id FROM digests JOIN answers USING (id)
+WHERE digest = coalesce(substr(?1, 1, 8), CAST(?2 AS BLOB)) AND name = ?2 AND sha256 IS ?1 AND answered_at = ?3
+    AND archive IS NOT NULL
+"""
+
+
+class Superseded(Exception):
+    """The index began anew meanwhile, or more is missing now: this filling is void."""
+
+
+def start_anew(path: Path) -> None:
+    """Forget everything, to be filled again.
+
+    Raises:
+        sqlite3.Error: the machine failed, or the file is damaged.
+
+    """
+    with closing(open_to_write(path, WAIT_SECONDS)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for table in ("answers", "digests", "labels", "state"):
+            connection.execute(f"DELETE FROM {table}")  # noqa: S608 -- names of ours
+        put_state(connection, generation=os.urandom(8), settled=0, since=0.0, clean=0)
+        connection.execute("COMMIT")
+
+
+def fill(path: Path, settings: Settings, progress: Progress = lambda _done, _total: None) -> None:
+    """Bring the index up to date with the folders, where it says that it is not.
+
+    Args:
+        path: of index.sqlite.
+        settings: where the folders are.
+        progress: told after each transaction how many JSONs were looked at, and how many there are at least.
+
+    Raises:
+        Superseded: somebody else fills it.
+        sqlite3.Error, OSError: the machine failed; what was found is kept.
+
+    """
+    with closing(open_to_write(path, WAIT_SECONDS)) as connection:
+        state = get_state(connection)
+        if state["since"] is None:
+            return
+        _Filling(connection, settings, float(str(state["since"])), state["generation"], progress).run()
+
+
+class _Filling:
+    """One filling; `since` is the moment before which nothing is missing."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, settings: Settings, since: float, generation: object, progress: Progress
+    ) -> None:
+        self._connection, self._settings, self._since = connection, settings, since
+        self._generation, self._progress = generation, progress
+        self._done = self._total = self._unsettled = 0
+        self._has_archived = False
+
+    def run(self) -> None:
+        folders = [(name, _open(self._settings.folder(name))) for name in (RESULTS, REJECTED)]
+        self._total = sum(_count(folder) for _, folder in folders if folder)
+        processed, rejected = _open(self._settings.folder(PROCESSED)), folders[1][1]
+        if self._since == 0:
+            for tar in archive.days(self._settings.archive):
+                with archive.Day(tar) as day:
+                    self._write(_INSERT_ARCHIVED, self._archived(tar.name, day, folders[0][1], processed, rejected))
+        self._settle(finished=False)
+        self._has_archived = bool(self._connection.execute("SELECT 1 FROM answers WHERE archive IS NOT NULL").fetchone())
+        for name, folder in folders:
+            if folder:
+                self._write(INSERT, self._found(name, folder, rejected if name == REJECTED else processed))
+        self._write(INSERT_LABEL, self._labels())
+        self._settle(finished=True)
+        for folder in {folder for _, folder in folders} | {processed}:
+            if folder:
+                folder.close()
+
+    def _write(self, statement: str, rows: Iterable[Row]) -> None:
+        rows = iter(rows)
+        while chunk := list(islice(rows, CHUNK)):
+            self._begin()
+            self._connection.executemany(statement, chunk)
+            put_state(self._connection, done=self._done, total=self._total)
+            self._connection.execute("COMMIT")
+            self._progress(self._done, self._total)
+            self._unsettled += len(chunk)
+            if self._unsettled >= SETTLE:
+                self._settle(finished=False)
+
+    def _settle(self, finished: bool) -> None:
+        self._begin()
+        settle(self._connection)
+        if finished:
+            put_state(self._connection, since=None, done=None, total=None)
+            self._connection.execute("DELETE FROM state WHERE key LIKE 'left %'")  # what was found late is looked at too
+        self._connection.execute("COMMIT")
+        self._unsettled = 0
+
+    def _begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        if get_state(self._connection).get("generation") != self._generation:
+            self._connection.execute("ROLLBACK")
+            raise Superseded
+
+    def _found(self, name: str, folder: Folder, originals: Folder | None) -> Iterator[Row]:
+        """A record for each JSON in results/ or rejected/."""
+        for path in _files(folder, self._since):
+            if not path.endswith(".json") or (name == REJECTED and folder.holds(f"{path}.json")):
+                continue  # an original, or one that is called like a JSON
+            self._done += 1
+            self._total = max(self._done, self._total)
+            if (content := _read(folder, path, self._since)) is None:
+                continue
+            record = read_record(content, path, name == REJECTED, lambda name_: _size(originals, name_))
+            if record and not (self._has_archived and self._is_archived(record)):
+                yield record
+
+    def _is_archived(self, record: Record) -> bool:
+        found = self._connection.execute(_ARCHIVED, (record.sha256, record.name, record.answered_at)).fetchone()
+        return found is not None
+
+    def _archived(
+        self, tar: str, day: archive.Day, results: Folder | None, processed: Folder | None, rejected: Folder | None
+    ) -> Iterator[Row]:
+        """A record for each JSON in an archive."""
+        for member in day.members:
+            place, _, path = member.partition("/")
+            is_json = place == RESULTS or (place == REJECTED and f"{member}.json" not in day.members)
+            if not path.endswith(".json") or not is_json:
+                continue
+            content = b"".join(day.read(member))
+            beside = REJECTED if place == REJECTED else PROCESSED
+
+            def size(name: str, beside: str = beside) -> int | None:
+                found = day.members.get(f"{beside}/{name}")
+                return found.size if found else None
+
+            record = read_record(content, path, place == REJECTED, size)
+            if record:
+                answers, originals = (rejected, rejected) if place == REJECTED else (results, processed)
+                kept = answers is not None and _read(answers, path, 0.0) == content
+                original = os.fsdecode(record.original or record.name)
+                gone = (0 if kept else JSON) | (0 if _size(originals, original) is not None else ORIGINAL)
+                yield (*record, tar, gone)
+
+    def _labels(self) -> Iterator[Row]:
+        """What people said: each image in corrections/<digit>/ and corrections/none/."""
+        folder = _open(self._settings.folder("corrections"))
+        if folder is None:
+            return
+        with folder:
+            for path in _files(folder, 0.0):
+                label, slash, _ = path.partition("/")
+                if not slash or any(part.startswith(".") for part in path.split("/")) or label not in LABELS:
+                    continue
+                status = folder.status(path)
+                if max(status.st_mtime, status.st_ctime) < self._since or not stat.S_ISREG(status.st_mode):
+                    continue
+                if status.st_size <= self._settings.inbox.max_bytes and (digest := _digest(folder, path)):
+                    yield digest, LABELS[label], storable(path), status.st_mtime
+
+
+LABELS = {str(digit): digit for digit in range(10)} | {"none": None}
+
+
+def _open(path: Path) -> Folder | None:
+    try:
+        return Folder(path)
+    except FileNotFoundError:
+        return None
+
+
+def _count(folder: Folder) -> int:
+    """How many JSONs there are."""
+    return sum(path.endswith(".json") for path in _files(folder, 0.0))
+
+
+def _files(folder: Folder, since: float) -> Iterator[str]:
+    """The files below a folder, without those of folders in which nothing has changed since then."""
+    pending = [""]
+    while pending:
+        place = pending.pop()
+        try:
+            status = folder.status(place.rstrip("/")) if place else Path(folder.path).stat()
+            if status.st_mtime < since and status.st_nlink == 2:
+                continue  # no sub-folders, and no name has come or gone
+            for entry in folder.entries(place.rstrip("/")):
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name != TEMPORARY:
+                        pending.append(f"{place}{entry.name}/")
+                elif entry.is_file(follow_symlinks=False):
+                    yield f"{place}{entry.name}"
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it was moved away meanwhile
+
+
+def _read(folder: Folder, path: str, since: float) -> bytes | None:
+    """The content of a JSON; None where it is older than that, or gone."""
+    try:
+        descriptor = folder.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        return os.read(descriptor, MAX_JSON) if os.fstat(descriptor).st_mtime >= since else None
+    finally:
+        os.close(descriptor)
+
+
+def _size(folder: Folder | None, name: str) -> int | None:
+    try:
+        return folder.status(name).st_size if folder else None
+    except OSError:
+        return None
+
+
+def _digest(folder: Folder, path: str) -> bytes | None:
+    try:
+        with open(folder.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 -- of a descriptor
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None

@@ -1,0 +1,151 @@
+"""What the index is asked, by people who may only read it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.clock import timestamp
+from daemon.config import Settings
+from daemon.files import printable
+from daemon.index.schema import JSON, ORIGINAL
+
+_BY_SHA256 = """
+SELECT answers.* FROM digests JOIN answers USING (id) WHERE digest = substr(?1, 1, 8) AND sha256 = ?1
+UNION ALL
+SELECT * FROM answers WHERE id > (SELECT value FROM state WHERE key = 'settled') AND sha256 = ?1
+ORDER BY answered_at DESC
+"""
+BLOCK = 4096  # bytes of a file system; a file takes whole ones, and its JSON one more
+_BYTES_PER_DAY = """
+SELECT sum((coalesce(size, 0) + ?1 - 1) / ?1 * ?1 + ?1) / ?2 FROM answers WHERE answered_at >= ?3
+"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which answers; what is None is not asked for.
+
+    Attributes:
+        name: a part of it, or a pattern with * and ?.
+        digit: of the answer.
+        since, until: seconds since the epoch, `until` excluded.
+        outcome: "accepted", "review" or "rejected".
+        version: of the model.
+        least, most: confidence, both included.
+
+    """
+
+    name: str | None = None
+    digit: int | None = None
+    since: float | None = None
+    until: float | None = None
+    outcome: str | None = None
+    version: str | None = None
+    least: float | None = None
+    most: float | None = None
+
+    def condition(self) -> tuple[str, dict[str, object]]:
+        """As SQL, with its parameters."""
+        is_pattern = self.name is not None and any(character in self.name for character in "*?[")
+        parts = {
+            "name": "CAST(name AS TEXT) GLOB :name" if is_pattern else "instr(CAST(name AS TEXT), :name)",
+            "digit": "digit = :digit",
+            "since": "answered_at >= :since",
+            "until": "answered_at < :until",
+            "outcome": "outcome = :outcome",
+            "version": "version = :version",
+            "least": "confidence >= :least",
+            "most": "confidence <= :most",
+        }
+        values = {key: getattr(self, key) for key in parts if getattr(self, key) is not None}
+        return " AND ".join(parts[key] for key in values) or "1", values
+
+
+def find(
+    connection: sqlite3.Connection, wanted: Wanted, limit: int = -1, newest_first: bool = True
+) -> Iterator[sqlite3.Row]:
+    """The answers that are wanted, by their time.
+
+    Args:
+        connection: of `open_to_read`.
+        limit: how many at most; -1 for all.
+
+    """
+    condition, values = wanted.condition()
+    order = "DESC" if newest_first else "ASC"
+    yield from connection.execute(
+        f"SELECT * FROM answers WHERE {condition} ORDER BY answered_at {order} LIMIT :limit",  # noqa: S608 -- parts of ours
+        values | {"limit": limit},
+    )
+
+
+def of_content(connection: sqlite3.Connection, sha256: bytes) -> list[sqlite3.Row]:
+    """All answers that these bytes were given, newest first."""
+    return connection.execute(_BY_SHA256, (sha256,)).fetchall()
+
+
+def bytes_per_day(connection: sqlite3.Connection, now: float, days: float) -> float:
+    """How much disk space the answers of the last days took a day, with their originals.
+
+    Args:
+        now: in seconds since the epoch.
+        days: how many are looked at.
+
+    """
+    (rate,) = connection.execute(_BYTES_PER_DAY, (BLOCK, days, now - days * 86400)).fetchone()
+    return float(rate or 0.0)
+
+
+COLUMNS = (
+    "file",
+    "outcome",
+    "digit",
+    "confidence",
+    "reason",
+    "version",
+    "answered_at",
+    "received_at",
+    "bytes",
+    "sha256",
+    "original",
+    "json",
+)
+
+
+def places(row: sqlite3.Row, settings: Settings) -> dict[str, str | None]:
+    """Where an answer's original and JSON are, as paths below the root; None for what was deleted."""
+    name = os.fsdecode(row["name"])
+    rejected = row["outcome"] == "rejected"
+    found: dict[str, str | None] = {}
+    for kind, bit, folder, path in (
+        ("original", ORIGINAL, "rejected" if rejected else "processed", os.fsdecode(row["original"] or name)),
+        ("json", JSON, "rejected" if rejected else "results", os.fsdecode(row["json"] or f"{name}.json")),
+    ):
+        if not row["gone"] & bit:
+            found[kind] = f"{getattr(settings.paths, folder)}/{path}"
+        else:
+            found[kind] = f"{settings.retention.archive}/{row['archive']}:{folder}/{path}" if row["archive"] else None
+    return found
+
+
+def as_dict(row: sqlite3.Row, settings: Settings) -> dict[str, Any]:
+    """An answer for people and programs: `COLUMNS`, called as in its JSON."""
+    where = places(row, settings)
+    return {
+        "file": printable(os.fsdecode(row["name"])),
+        "outcome": row["outcome"],
+        "digit": row["digit"],
+        "confidence": row["confidence"],
+        "reason": row["reason"],
+        "version": row["version"],
+        "answered_at": timestamp(row["answered_at"]),
+        "received_at": None if row["received_at"] is None else timestamp(row["received_at"]),
+        "bytes": row["size"],
+        "sha256": row["sha256"].hex() if row["sha256"] else None,
+        "original": where["original"] and printable(where["original"]),
+        "json": where["json"] and printable(where["json"]),
+    }

@@ -1,0 +1,221 @@
+"""index.sqlite: what it holds, and how it is opened. The folders are the truth: whoever deletes it loses nothing.
+
+An answer is appended by its time; what finds it by its digest follows when nothing else is to be done (`settle`), because an
+index in random order costs more than all else: 3 us a row in sorted bulk, 11 us one by one.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+ENDINGS = ("", "-wal", "-shm")
+SCHEMA = 1
+WAIT_SECONDS = 60.0  # of whoever is not the daemon, for its turn to end
+ORIGINAL, JSON = 1, 2  # bits of `gone`: which of the two has left its folder
+
+_TABLES = """
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    answered_at REAL NOT NULL,
+    received_at REAL,
+    name NOT NULL,
+    sha256 BLOB,
+    outcome TEXT NOT NULL,
+    reason TEXT,
+    digit INTEGER,
+    confidence REAL,
+    version TEXT,
+    size INTEGER,
+    json,
+    original,
+    archive TEXT,
+    gone INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX by_time ON answers (answered_at);
+CREATE TABLE digests (digest BLOB, id INTEGER, PRIMARY KEY (digest, id)) WITHOUT ROWID;
+CREATE TABLE labels (sha256 BLOB PRIMARY KEY, digit INTEGER, file, noticed_at REAL) WITHOUT ROWID;
+CREATE TABLE state (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+"""
+INSERT = (
+    "INSERT INTO answers (answered_at, received_at, name, sha256, outcome, reason, digit, confidence, version, size, json, "
+    "original) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+INSERT_LABEL = "INSERT OR REPLACE INTO labels (sha256, digit, file, noticed_at) VALUES (?, ?, ?, ?)"
+DIGEST = "coalesce(substr({0}.sha256, 1, 8), CAST({0}.name AS BLOB))"  # what has no sha256 is found by its name
+_SETTLE = f"""
+INSERT OR IGNORE INTO digests SELECT {DIGEST.format("answers")}, id FROM answers WHERE id > ? ORDER BY 1
+"""  # noqa: S608 -- made of constants
+_REFRESHED = f"""
+SELECT CASE WHEN old.answered_at <= new.answered_at THEN old.id ELSE new.id END
+FROM answers AS new
+JOIN digests ON digests.digest = {DIGEST.format("new")} AND digests.id < new.id
+JOIN answers AS old ON old.id = digests.id
+WHERE new.id > ? AND old.name = new.name AND old.sha256 IS new.sha256 AND old.archive IS new.archive
+    AND (old.outcome = 'rejected') = (new.outcome = 'rejected')
+"""  # noqa: S608 -- made of constants
+
+
+class Unusable(sqlite3.DatabaseError):
+    """The file is no index of ours, or one of another version of digitd: it is made anew."""
+
+
+class NoIndex(Exception):
+    """There is nothing to read, in words."""
+
+
+class Record(NamedTuple):
+    """An answer or rejection, as it is inserted.
+
+    Attributes:
+        answered_at, received_at: in seconds since the epoch, to the microsecond.
+        name: of the drop, below the inbox; see `storable`.
+        sha256: 32 bytes; None where the content was not read.
+        outcome: "accepted", "review" or "rejected".
+        reason: why it is to be reviewed, or was rejected.
+        digit, confidence, version: of the answer.
+        size: of the original, in bytes.
+        json: where its JSON is below results/ or rejected/, where that is not `<name>.json`.
+        original: where the original is below processed/ or rejected/, where that is not `<name>`.
+
+    """
+
+    answered_at: float
+    received_at: float | None
+    name: str | bytes
+    sha256: bytes | None
+    outcome: str
+    reason: str | None
+    digit: int | None
+    confidence: float | None
+    version: str | None
+    size: int | None
+    json: str | bytes | None = None
+    original: str | bytes | None = None
+
+
+def storable(name: str) -> str | bytes:
+    """A name as SQLite takes it: text, or bytes where it is not UTF-8; `os.fsdecode` gives it back."""
+    if name.isascii():
+        return name
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
+
+
+def open_to_write(path: Path, wait_seconds: float) -> sqlite3.Connection:
+    """Open the index, or make it.
+
+    Args:
+        path: of index.sqlite.
+        wait_seconds: how long to wait for another writer.
+
+    Raises:
+        Unusable: there is something else in its place.
+        sqlite3.Error: the machine failed, or the file is damaged.
+
+    """
+    connection = sqlite3.connect(path, timeout=wait_seconds, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # a power cut loses the last rows, never the file
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages; at the usual 1000 they are written twice as often
+        connection.execute("PRAGMA cache_size = -8000")  # KiB
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
+            for statement in _TABLES.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            put_state(connection, generation=os.urandom(8), settled=0, since=0.0, clean=0)
+        elif version != SCHEMA:
+            raise Unusable(f"expected an index of schema {SCHEMA}. Received: schema {version}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open the index as somebody who may only read it, also while the daemon writes.
+
+    Raises:
+        NoIndex: there is none, or it cannot be read; the message says what to do.
+
+    """
+    if not path.exists():
+        raise NoIndex(f"{path}: expected the index of all answers. Received: no such file; a daemon that runs makes it.")
+    error: sqlite3.Error | None = None
+    # Without -wal and -shm, which only its owner can make, nobody writes, and a reader can do without locks.
+    for mode in ("mode=ro", "immutable=1"):
+        connection = sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True, isolation_level=None, timeout=5)
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != SCHEMA:
+                connection.close()
+                raise NoIndex(f"{path}: expected schema {SCHEMA}. Received: {version}; restart the daemon.")
+            connection.execute("SELECT 1 FROM state").fetchone()
+        except sqlite3.OperationalError as refused:
+            connection.close()
+            error = refused
+            if path.with_name(f"{path.name}-wal").exists():
+                break
+        except sqlite3.DatabaseError as damage:
+            connection.close()
+            error = damage
+            break
+        else:
+            connection.row_factory = sqlite3.Row
+            return connection
+    if isinstance(error, sqlite3.OperationalError) and not os.access(path, os.R_OK):
+        raise PermissionError(13, "Permission denied", str(path))
+    raise NoIndex(f"{path}: expected a whole index. Received: {error}; `digitd index --rebuild` makes it anew.") from error
+
+
+def remove(path: Path) -> None:
+    """Delete the index: it is made anew from the folders."""
+    for ending in ENDINGS:
+        path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
+
+
+def get_state(connection: sqlite3.Connection) -> dict[str, object]:
+    """What the index says of itself.
+
+    Returns:
+        generation: changes when it begins anew; settled: rows up to this id are in `digests`; since: answers after this
+        moment may be missing, None where none is; clean: whether its writer closed it; done, total: how far a filling is.
+
+    """
+    return dict(connection.execute("SELECT key, value FROM state").fetchall())
+
+
+def put_state(connection: sqlite3.Connection, **values: object) -> None:
+    """Note some of it."""
+    connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", list(values.items()))
+
+
+def settle(connection: sqlite3.Connection) -> None:
+    """Let digests find what was appended, and drop what was answered anew. Within a transaction of the caller's."""
+    (settled,) = connection.execute("SELECT value FROM state WHERE key = 'settled'").fetchone()
+    connection.execute(_SETTLE, (settled,))
+    refreshed = connection.execute(_REFRESHED, (settled,)).fetchall()
+    if refreshed:
+        delete(connection, [id_ for (id_,) in refreshed])
+    (newest,) = connection.execute("SELECT max(id) FROM answers").fetchone()
+    put_state(connection, settled=max(settled, newest or 0))
+
+
+def delete(connection: sqlite3.Connection, ids: list[int]) -> None:
+    """Forget answers; within a transaction of the caller's."""
+    rows = [(id_,) for id_ in ids]
+    connection.executemany(
+        f"DELETE FROM digests WHERE id = ?1 AND digest = (SELECT {DIGEST.format('answers')} FROM answers WHERE id = ?1)",  # noqa: S608
+        rows,
+    )
+    connection.executemany("DELETE FROM answers WHERE id = ?", rows)

@@ -1,0 +1,112 @@
+"""find.py: `digitd find` and `digitd export`."""
+
+import csv
+import io
+import json
+from contextlib import closing
+from datetime import UTC, datetime
+
+import pytest
+
+from daemon.commands.find import moment
+from daemon.config import Settings
+from daemon.index.schema import open_to_write, put_state
+from tests.commands.conftest import Run
+
+
+def found(run: Run, *arguments: object) -> list[str]:
+    """The names that `digitd find --json` gives."""
+    _, out, _ = run("find", "--json", *arguments)
+    return [json.loads(line)["file"] for line in out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), ["=c.png", "größe.txt", "batch7/b.png", "a.png"]),
+        (("png",), ["=c.png", "batch7/b.png", "a.png"]),
+        (("*.png",), ["=c.png", "batch7/b.png", "a.png"]),
+        (("?.png",), ["a.png"]),
+        (("größe",), ["größe.txt"]),
+        (("--digit", 3), ["batch7/b.png"]),
+        (("--outcome", "rejected"), ["größe.txt"]),
+        (("--version", "v0002"), ["=c.png"]),
+        (("--confidence", "..0.5"), ["batch7/b.png"]),
+        (("--confidence", "0.5.."), ["=c.png", "a.png"]),
+        (("--since", "2025-11-26T00:00:00Z"), ["=c.png"]),
+        (("--until", "2025-11-25T12:00:01Z"), ["a.png"]),
+        (("--limit", 2), ["=c.png", "größe.txt"]),
+    ],
+)
+def test_answers_are_found(run: Run, arguments: tuple[object, ...], expected: list[str]) -> None:
+    """By name, digit, outcome, version, confidence and time; the newest first."""
+    assert expected == found(run, *arguments)
+
+
+def test_a_day_is_a_local_one(run: Run) -> None:
+    """From midnight to midnight where the caller is."""
+    assert ["größe.txt", "batch7/b.png", "a.png"] == found(run, "--day", "2025-11-25")
+    assert [] == found(run, "--day", "yesterday")
+
+
+def test_the_table_says_what_and_where(run: Run) -> None:
+    """A line an answer, under a heading, with its reason and where its original is."""
+    code, out, err = run("find", "b.png")
+    assert (0, "") == (code, err)
+    heading, line = out.splitlines()
+    assert heading.split()[:2] == ["answered", "(UTC)"]
+    assert line == "2025-11-25 12:00:01      3      40.00%  review    v0001   processed/batch7/b.png  (low_confidence)"
+
+
+def test_nothing_found_exits_with_1(run: Run) -> None:
+    """As grep does."""
+    assert (1, "", "") == run("find", "nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(("--since", "soon"), "Received: 'soon'"), (("--confidence", "high"), "Received: 'high'")],
+)
+def test_a_wrong_option_exits_with_2(run: Run, arguments: tuple[object, ...], complaint: str) -> None:
+    """What was expected is said, and what came."""
+    code, _, err = run("find", *arguments)
+    assert code == 2
+    assert complaint in err
+
+
+def test_export_opens_as_it_is(run: Run) -> None:
+    """CSV with a byte order mark, oldest first, times that spreadsheets read, and no name that they would compute."""
+    code, out, _ = run("export", "--since", "2025-11-25", "--csv")
+    assert code == 0
+    assert out.startswith("\ufefffile,outcome,digit,confidence,reason,version,answered_at,received_at,")
+    rows = list(csv.DictReader(io.StringIO(out.removeprefix("\ufeff"))))
+    assert ["a.png", "batch7/b.png", "größe.txt", "./=c.png"] == [row["file"] for row in rows]
+    assert {"2025-11-25 12:00:00.000"} == {rows[0]["answered_at"]}
+    assert ("7", "0.99", "") == (rows[0]["digit"], rows[0]["confidence"], rows[2]["digit"])
+
+
+def test_moments() -> None:
+    """Days in words, dates and times, local unless they say otherwise."""
+    now = datetime(2025, 3, 30, 14, 5, tzinfo=UTC).astimezone().replace(hour=14)
+    assert now.replace(day=29, hour=0, minute=0).timestamp() == moment("yesterday", now)
+    assert now.replace(hour=0, minute=0).timestamp() == moment("today", now)
+    assert now.replace(minute=0).timestamp() == moment("2025-03-30 14:00", now)
+    with pytest.raises(ValueError, match="Received: 'tomorrow'"):
+        moment("tomorrow", now)
+
+
+def test_an_index_that_is_not_whole_says_so(run: Run, answered: Settings) -> None:
+    """Nobody takes what is there so far for all that there is."""
+    with closing(open_to_write(answered.index, 0)) as connection:
+        put_state(connection, since=0.0)
+    assert "being filled" in run("find")[2]
+
+
+def test_without_an_index_it_is_said_what_to_do(run: Run, answered: Settings) -> None:
+    """Where there is none, or a damaged one."""
+    answered.index.write_bytes(b"no database" * 1000)
+    code, _, err = run("find")
+    assert (1, True) == (code, "digitd index --rebuild" in err)
+    answered.index.unlink()
+    code, _, err = run("find")
+    assert (1, True) == (code, "no such file" in err)

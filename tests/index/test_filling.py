@@ -1,0 +1,180 @@
+"""filling.py: what is found in the folders, and that it is what the daemon had written."""
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Settings
+from daemon.index import filling
+from daemon.index.filling import Superseded, fill, start_anew
+from daemon.index.queries import Wanted, as_dict, find
+from daemon.index.schema import get_state, open_to_read, open_to_write, put_state
+from daemon.index.writer import Index
+from daemon.telemetry.metrics import Metrics
+from tests.index.answers import DAY, NOON, answer, put, record, reject
+
+LONG_AGO = NOON - 1000 * DAY
+
+
+def rows(settings: Settings) -> list[dict[str, object]]:
+    """What is in the index, by time and name."""
+    with closing(open_to_read(settings.index)) as connection:
+        found = [as_dict(row, settings) for row in find(connection, Wanted())]
+    return sorted(found, key=lambda row: (row["answered_at"], row["file"]))
+
+
+def written_live(settings: Settings, *records: object) -> list[dict[str, object]]:
+    """What the daemon itself would have written."""
+    index = Index(settings.index, Metrics())
+    index.add(list(records))  # type: ignore[arg-type]
+    index.close()
+    found = rows(settings)
+    start_anew(settings.index)
+    return found
+
+
+def make_all(root: Path) -> list[object]:
+    """Answers, rejections, taken names, sub-folders."""
+    return [
+        answer(root, "a.png", b"a", NOON + 0.123457),
+        answer(root, "batch7/b.png", b"bb", NOON + 1, outcome="review", reason="low_confidence"),
+        answer(root, "a.png", b"other", NOON + 2, json="a~d9298a10.png.json", original="a~d9298a10.png"),
+        reject(root, "c.txt", b"text", NOON + 3),
+        reject(root, "d.png.json", b"{}", NOON + 4),
+    ]
+
+
+def test_a_lost_index_is_found_in_the_folders(bare: Settings) -> None:
+    """Row by row it is what the daemon had written: names, digests, times, sizes and places."""
+    expected = written_live(bare, *make_all(bare.root))
+    progress: list[tuple[int, int]] = []
+    fill(bare.index, bare, lambda done, total: progress.append((done, total)))
+    assert expected == rows(bare)
+    assert (5, 6) == progress[-1]
+    with closing(open_to_read(bare.index)) as connection:
+        assert get_state(connection)["since"] is None
+
+
+def test_filling_twice_changes_nothing(bare: Settings) -> None:
+    """What is in the index already is not doubled."""
+    expected = written_live(bare, *make_all(bare.root))
+    fill(bare.index, bare)
+    with closing(open_to_write(bare.index, 0)) as connection:
+        put_state(connection, since=0.0)
+    fill(bare.index, bare)
+    assert expected == rows(bare)
+
+
+def test_only_what_is_younger_is_looked_at(bare: Settings) -> None:
+    """After a crash, folders and JSONs that did not change since the last answer are passed over."""
+    answer(bare.root, "old/a.png", b"a", LONG_AGO)
+    answer(bare.root, "b.png", b"b", LONG_AGO + 1)
+    for path in ("results/old/a.png.json", "results/old", "results/b.png.json"):
+        os.utime(bare.root / path, (LONG_AGO, LONG_AGO))
+    answer(bare.root, "new/c.png", b"c", NOON)
+    with closing(open_to_write(bare.index, 0)) as connection:
+        put_state(connection, since=NOON - 1)
+    fill(bare.index, bare)
+    assert ["new/c.png"] == [row["file"] for row in rows(bare)]
+
+
+def test_an_answer_given_meanwhile_stays(bare: Settings) -> None:
+    """A filling that has read an answer just before it was given anew does not bring the old one back."""
+    answer(bare.root, "a.png", b"a", NOON)
+    index = Index(bare.index, Metrics())
+    index.add([record("a.png", b"a", NOON + 1)])
+    index.run_once(100.0)
+    fill(bare.index, bare)
+    index.run_once(200.0)
+    assert ["2025-11-25T12:00:01.000000Z"] == [row["answered_at"] for row in rows(bare)]
+    index.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0\0",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"file": "a.png", "sha256": 5}',
+        b'{"file": "a.png", "sha256": null, "digit": "x"}',
+    ],
+)
+def test_what_is_no_json_of_ours_is_passed_over(bare: Settings, content: bytes) -> None:
+    """What a power cut or a person left there ends nothing."""
+    put(bare.root / "results" / "a.png.json", content)
+    put(bare.root / "rejected" / "b.json", content)
+    answer(bare.root, "c.png")
+    fill(bare.index, bare)
+    assert ["c.png"] == [row["file"] for row in rows(bare)]
+
+
+def test_no_link_is_followed(bare: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A link in the folders leads nowhere, to a file or to a folder."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    answer(elsewhere, "a.png")
+    (bare.root / "results" / "sub").symlink_to(elsewhere / "results")
+    (bare.root / "results" / "a.png.json").symlink_to(elsewhere / "results" / "a.png.json")
+    os.mkfifo(bare.root / "results" / "fifo.json")
+    (bare.root / "corrections" / "7").symlink_to(elsewhere / "processed")
+    fill(bare.index, bare)
+    assert [] == rows(bare)
+    with closing(open_to_read(bare.index)) as connection:
+        assert [] == connection.execute("SELECT * FROM labels").fetchall()
+
+
+def test_labels_are_found(bare: Settings) -> None:
+    """Each image in corrections/<digit>/ is a label of its bytes; in corrections/none/ it says that there is no digit."""
+    for path, content in (
+        ("7/a.png", b"a"),
+        ("none/sub/b.png", b"b"),
+        ("7/.hidden", b"c"),
+        ("10/d.png", b"d"),
+        ("e.png", b"e"),
+    ):
+        put(bare.root / "corrections" / path, content)
+    fill(bare.index, bare)
+    with closing(open_to_read(bare.index)) as connection:
+        found = connection.execute("SELECT sha256, digit, file FROM labels ORDER BY file").fetchall()
+    assert [(record("", b"a").sha256, 7, "7/a.png"), (record("", b"b").sha256, None, "none/sub/b.png")] == [
+        tuple(row) for row in found
+    ]
+
+
+def test_a_filling_of_an_index_that_began_anew_is_void(bare: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes it anew fills it; the one that came before stops and claims nothing."""
+    monkeypatch.setattr(filling, "CHUNK", 1)
+    make_all(bare.root)
+    anew: list[Callable[[], None]] = [lambda: start_anew(bare.index)]
+
+    def interfere(_done: int, _total: int) -> None:
+        if anew:
+            anew.pop()()
+
+    with pytest.raises(Superseded):
+        fill(bare.index, bare, interfere)
+    with closing(open_to_read(bare.index)) as connection:
+        assert 0.0 == get_state(connection)["since"]
+
+
+def test_a_filling_that_was_killed_goes_on(bare: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it found is kept, what is missing is found by the next one, and nothing twice."""
+    monkeypatch.setattr(filling, "CHUNK", 2)
+    expected = written_live(bare, *make_all(bare.root))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(_done: int, _total: int) -> None:
+        raise Killed
+
+    for _ in range(3):
+        with pytest.raises(Killed):
+            fill(bare.index, bare, kill)
+    fill(bare.index, bare)
+    assert expected == rows(bare)

@@ -1,0 +1,309 @@
+"""retention.py: what leaves, when, where to, and that no kill loses or doubles any of it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from daemon.config import Settings
+from daemon.index import archive, retention
+from daemon.index.filling import fill
+from daemon.index.queries import Wanted, as_dict, find
+from daemon.index.retention import leave
+from daemon.index.schema import open_to_read, open_to_write, put_state
+from daemon.index.writer import Index
+from daemon.telemetry.metrics import Metrics
+from tests.conftest import files_below
+from tests.index.answers import DAY, NOON, answer, put, reject
+from tests.index.conftest import bare_settings
+
+FULL = os.environ.get("FAULTS") == "full"
+ALL_OLD = {"processed_days": 30, "results_days": 30, "rejected_days": 30}
+LATER = NOON + 31 * DAY
+
+
+def make(root: Path) -> None:
+    """Answers and rejections of two days, and an index of them."""
+    answer(root, "a.png", b"a", NOON)
+    answer(root, "batch7/b.png", b"b" * 2000, NOON + 1)
+    answer(root, os.fsdecode("größe.png".encode()), b"c", NOON + 2)
+    reject(root, "d.txt", b"text", NOON + 3)
+    answer(root, "e.png", b"e", NOON + DAY)
+    fill(root / "index.sqlite", bare_settings(root))
+
+
+def archived(settings: Settings, day: str = "2025-11-25") -> dict[str, bytes]:
+    """What a day's archive holds, as `tarfile` reads it; a name that is there twice is a failure."""
+    assert settings.archive
+    with tarfile.open(settings.archive / f"{day}.tar") as tar:
+        members = tar.getmembers()
+        found = {member.name: (tar.extractfile(member) or pytest.fail(member.name)).read() for member in members}
+    assert len(members) == len(found)
+    return found
+
+
+def in_folders(settings: Settings) -> dict[str, bytes]:
+    """What is in results/, processed/ and rejected/."""
+    return {
+        f"{key}/{name}": (settings.folder(key) / name).read_bytes()
+        for key in ("processed", "results", "rejected")
+        for name in files_below(settings.folder(key))
+    }
+
+
+def rows(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The index, by name."""
+    with closing(open_to_read(settings.index)) as connection:
+        return {row["name"]: as_dict(row, settings) for row in find(connection, Wanted())}
+
+
+def test_by_default_nothing_leaves(tmp_path: Path) -> None:
+    """0 days are for ever."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path)
+    before = in_folders(settings)
+    assert 0 == leave(settings, NOON + 10_000 * DAY)
+    assert before == in_folders(settings)
+    assert not (tmp_path / "archive").exists()
+
+
+def test_a_day_that_is_old_enough_is_in_its_archive(tmp_path: Path) -> None:
+    """Originals and JSONs of that day are in one tar, beside each other; the folders hold what is younger."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    before = in_folders(settings)
+    assert 4 == leave(settings, LATER)
+    left = {name: content for name, content in before.items() if "/e.png" not in name}
+    assert left == archived(settings)
+    assert {name: before[name] for name in ("processed/e.png", "results/e.png.json")} == in_folders(settings)
+    names = list(archived(settings))
+    assert names.index("processed/batch7/b.png") + 1 == names.index("results/batch7/b.png.json")
+    assert not (tmp_path / "processed" / "batch7").exists()
+    assert ["2025-11-25.tar"] == [path.name for path in archive.days(settings.archive)]
+
+
+def test_tar_reads_it_and_puts_everything_back(tmp_path: Path) -> None:
+    """`tar -xf` in the root restores the folders as they were."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    before = in_folders(settings)
+    leave(settings, LATER)
+    subprocess.run(["tar", "-C", tmp_path, "-xf", tmp_path / "archive" / "2025-11-25.tar"], check=True)
+    assert before == in_folders(settings)
+
+
+def test_what_is_archived_is_still_found(tmp_path: Path) -> None:
+    """The index says in which archive it is; a lost index is filled from the archives as well, to the same rows."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **(ALL_OLD | {"results_days": 365}))
+    leave(settings, LATER)
+    found = rows(settings)
+    assert "archive/2025-11-25.tar:processed/a.png" == found["a.png"]["original"]
+    assert "results/a.png.json" == found["a.png"]["json"]
+    assert "archive/2025-11-25.tar:rejected/d.txt.json" == found["d.txt"]["json"]
+    assert "processed/e.png" == found["e.png"]["original"]
+    settings.index.unlink()
+    fill(settings.index, settings)
+    assert found == rows(settings)
+
+
+def test_originals_and_results_leave_at_their_own_time(tmp_path: Path) -> None:
+    """What left first is in the archive with its JSON; the JSON in results/ is deleted when its own days are over."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, processed_days=30, results_days=60)
+    leave(settings, LATER)
+    assert {"processed/e.png", "results/a.png.json", "results/e.png.json"} <= in_folders(settings).keys()
+    first = archived(settings)
+    leave(settings, LATER + 30 * DAY)
+    assert first == archived(settings)
+    assert {"rejected/d.txt", "rejected/d.txt.json", "results/e.png.json"} == in_folders(settings).keys()
+
+
+def test_without_an_archive_what_is_old_is_deleted(tmp_path: Path) -> None:
+    """It is nowhere then, and the index does not name it."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, archive="", **ALL_OLD)
+    leave(settings, LATER)
+    assert {"processed/e.png", "results/e.png.json"} == in_folders(settings).keys()
+    assert {"e.png"} == rows(settings).keys()
+
+
+def test_a_full_disk_sends_the_oldest_days_first(tmp_path: Path) -> None:
+    """As many whole days as are needed, and never today's."""
+    for number in range(4):
+        answer(tmp_path, f"{number}.png", bytes([number]), NOON + number * DAY)
+    settings = bare_settings(tmp_path, keep_free_mb=100)
+    fill(settings.index, settings)
+    leave(settings, NOON + 3 * DAY, lambda: (101 if len(archive.days(settings.archive)) >= 2 else 99) << 20)
+    assert {"2.png", "3.png"} == files_below(tmp_path / "processed")
+    leave(settings, NOON + 3 * DAY, lambda: 0)
+    assert {"3.png"} == files_below(tmp_path / "processed")
+
+
+def test_what_was_answered_anew_stays(tmp_path: Path) -> None:
+    """The files under an old answer's names are the new answer's: its JSON says so, also before the index does."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    answer(tmp_path, "a.png", b"a", LATER - 10)
+    leave(settings, LATER)
+    assert {"processed/a.png", "results/a.png.json"} <= in_folders(settings).keys()
+    assert "processed/a.png" not in archived(settings)
+
+
+def test_what_somebody_took_away_is_no_fault(tmp_path: Path) -> None:
+    """A JSON that was fetched from results/ does not keep its original there."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    (tmp_path / "results" / "a.png.json").unlink()
+    (tmp_path / "processed" / "batch7" / "b.png").unlink()
+    leave(settings, LATER)
+    assert {"processed/e.png", "results/e.png.json"} == in_folders(settings).keys()
+    assert {"processed/a.png", "results/batch7/b.png.json"} <= archived(settings).keys()
+
+
+def test_what_no_answer_owns_stays(tmp_path: Path) -> None:
+    """A file that somebody put there is not the daemon's to delete."""
+    make(tmp_path)
+    put(tmp_path / "processed" / "mine.png", b"mine")
+    settings = bare_settings(tmp_path, archive="", **ALL_OLD)
+    leave(settings, LATER)
+    assert "processed/mine.png" in in_folders(settings)
+
+
+def test_nothing_is_deleted_through_a_link(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A sub-folder that was swapped for a link leads nowhere."""
+    make(tmp_path)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for key in ("processed", "results"):
+        shutil.move(tmp_path / key / "batch7", elsewhere / key)
+        (tmp_path / key / "batch7").symlink_to(elsewhere / key)
+    settings = bare_settings(tmp_path, archive="", **ALL_OLD)
+    leave(settings, LATER)
+    assert {"processed/b.png", "results/b.png.json"} == files_below(elsewhere)
+
+
+def test_what_the_archive_holds_is_never_replaced(tmp_path: Path) -> None:
+    """A file that is not the one in the archive under its name stays; the day's others leave."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    before = in_folders(settings)
+    leave(settings, LATER)
+    answer(tmp_path, "a.png", b"another", NOON)
+    settings.index.unlink()
+    fill(settings.index, settings)
+    leave(settings, LATER)
+    assert b"another" == in_folders(settings)["processed/a.png"]
+    assert before["processed/a.png"] == archived(settings)["processed/a.png"]
+
+
+def test_a_fifo_that_was_rejected_leaves(tmp_path: Path) -> None:
+    """It has no content to archive, and holds nobody up."""
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    reject(tmp_path, "fifo", b"")
+    (tmp_path / "rejected" / "fifo").unlink()
+    os.mkfifo(tmp_path / "rejected" / "fifo")
+    fill(settings.index, settings)
+    leave(settings, LATER)
+    assert set() == files_below(tmp_path / "rejected")
+    assert {"rejected/fifo.json"} == archived(settings).keys()
+
+
+def test_an_archive_that_cannot_be_written_loses_nothing(tmp_path: Path) -> None:
+    """The fault is raised, and everything is where it was."""
+    make(tmp_path)
+    put(tmp_path / "archive", b"a file in its place")
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    before = in_folders(settings)
+    with pytest.raises(OSError, match="archive"):
+        leave(settings, LATER)
+    assert before == in_folders(settings)
+
+
+def test_what_is_not_known_to_be_whole_waits(tmp_path: Path) -> None:
+    """While the index is being filled nothing leaves."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    with closing(open_to_write(settings.index, 0)) as connection:
+        put_state(connection, since=0.0)
+    assert 0 == leave(settings, LATER)
+
+
+def test_days_are_looked_at_once(tmp_path: Path) -> None:
+    """What has left is not gone through again, unless a filling found more."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    leave(settings, LATER)
+    statements: list[str] = []
+    with closing(open_to_write(settings.index, 0)) as connection:
+        connection.row_factory = None
+        connection.set_trace_callback(statements.append)
+        assert [] == list(retention._days(settings, connection, LATER // DAY * DAY, lambda: 1 << 40))
+    late = answer(tmp_path, "late.png", b"late", NOON + 9)
+    index = Index(settings.index, Metrics())
+    index.add([late])
+    index.close()
+    with closing(open_to_write(settings.index, 0)) as connection:
+        put_state(connection, since=0.0)
+    fill(settings.index, settings)
+    leave(settings, LATER)
+    assert "processed/late.png" in archived(settings)
+
+
+def killed_at(step: int, settings: Settings) -> bool:
+    """Run it in a process of its own that is killed at that line of what does it; whether it got so far."""
+    child = os.fork()
+    if child == 0:
+        lines = 0
+
+        def trace(frame: FrameType, event: str, _argument: object) -> Any:
+            nonlocal lines
+            if frame.f_code.co_filename not in (retention.__file__, archive.__file__):
+                return None
+            lines += event == "line"
+            if lines == step:
+                os._exit(9)
+            return trace
+
+        try:
+            sys.settrace(trace)
+            leave(settings, LATER)
+            os._exit(0)
+        finally:
+            os._exit(1)  # a child of pytest never returns to it
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+@pytest.mark.parametrize("kept", ["archive", ""], ids=["archived", "deleted"])
+def test_a_kill_at_any_step_loses_and_doubles_nothing(tmp_path: Path, kept: str) -> None:
+    """Whatever line it ends at: every file is in its folder or in a whole archive, and the next run ends the same."""
+    make(tmp_path / "pattern")
+    expected: dict[str, Any] = {}
+    step, stride = 1, 1 if FULL else 23
+    while True:
+        root = tmp_path / str(step)
+        shutil.copytree(tmp_path / "pattern", root)
+        settings = bare_settings(root, archive=kept, **ALL_OLD)
+        before = in_folders(settings)
+        killed = killed_at(step, settings)
+        if kept:
+            found = archived(settings) if archive.days(settings.archive) else {}
+            assert before == found | in_folders(settings)
+        leave(settings, LATER)
+        ended = {"rows": rows(settings), "folders": in_folders(settings), "archive": archived(settings) if kept else {}}
+        assert (expected := expected or ended) == ended
+        assert before == ended["archive"] | ended["folders"] or not kept
+        assert [] == list(root.glob("archive/.*"))
+        shutil.rmtree(root)
+        if not killed:
+            break
+        step += stride
+    assert step > 100

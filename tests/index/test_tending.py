@@ -1,0 +1,126 @@
+"""tending.py: when the child is started, and what it does."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Settings
+from daemon.index.schema import get_state, open_to_read
+from daemon.index.tending import LEAVE_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS, RETRY_SECONDS, Tending, tend
+from daemon.index.writer import Index
+from daemon.telemetry.metrics import Metrics
+from tests.conftest import files_below, wait_until
+from tests.index.answers import DAY, NOON, answer
+from tests.index.conftest import bare_settings
+
+PATIENT = 600.0  # seconds; a child that yields to everybody may wait long on a busy machine
+
+
+class Tended:
+    """A root whose index is tended, by a clock that the test moves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.metrics, self.quiet = settings, Metrics(), True
+        self.tending = Tending(settings, self.metrics, lambda: self.quiet)
+        self.now = 1000.0
+
+    def begins(self, after: float) -> bool:
+        """Make a pass so much later; whether it starts a child, which is killed then."""
+        self.now += after
+        self.tending.run_once(self.now)
+        child, self.tending._child = self.tending._child, None
+        if child:
+            child.kill()
+            child.wait()
+        return child is not None
+
+    def ended(self, after: float) -> str:
+        """Make a pass so much later, and others until the child that it starts has ended: "done" or "failed"."""
+        self.now += after
+        self.tending.run_once(self.now)
+        assert self.tending._child
+        wait_until(lambda: self.tending._child.poll() is not None, "the child's end", PATIENT)
+        self.tending.run_once(self.now)
+        value = self.metrics.registry.get_sample_value
+        return next(end for end in ("done", "failed") if value("digitd_index_tasks_total", {"result": end}))
+
+
+@pytest.fixture
+def tended(tmp_path: Path) -> Iterator[Callable[..., Tended]]:
+    """Tends the index of a root that holds an old answer; whole, as a daemon leaves it, unless it is to be filled."""
+    started: list[Tended] = []
+
+    def begin(whole: bool = True, **retention: object) -> Tended:
+        settings = bare_settings(tmp_path, **retention)
+        answer(tmp_path, "a.png", b"a", NOON)
+        index = Index(settings.index, Metrics())
+        index.run_once(100.0)
+        index.close()
+        if whole:
+            assert 0 == tend(settings, NOON)
+        started.append(Tended(settings))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.tending.close()
+
+
+def test_what_is_missing_is_filled_by_a_child(tended: Callable[..., Tended]) -> None:
+    """Once the index is whole, none is started any more."""
+    one = tended(whole=False)
+    assert "done" == one.ended(0)
+    with closing(open_to_read(one.settings.index)) as connection:
+        assert get_state(connection)["since"] is None
+        assert 1 == connection.execute("SELECT count(*) FROM answers").fetchone()[0]
+    assert not one.begins(LOOK_SECONDS)
+
+
+def test_a_child_that_failed_is_followed_later(tended: Callable[..., Tended], caplog: pytest.LogCaptureFixture) -> None:
+    """Its failure is counted and logged, and costs nothing else."""
+    one = tended(processed_days=30)
+    (one.settings.root / "archive").write_bytes(b"a file in its place")
+    assert "failed" == one.ended(0)
+    assert "another one follows" in caplog.text
+    assert {"a.png"} == files_below(one.settings.root / "processed")
+    assert not one.begins(LOOK_SECONDS)
+    assert one.begins(RETRY_SECONDS)
+
+
+def test_what_is_old_leaves_in_a_quiet_moment(tended: Callable[..., Tended]) -> None:
+    """Once an hour, while no image waits; after six hours more among other work."""
+    one = tended(processed_days=30)
+    assert one.begins(0)
+    assert not one.begins(LOOK_SECONDS)
+    one.quiet = False
+    assert not one.begins(LEAVE_SECONDS)
+    one.quiet = True
+    assert one.begins(LOOK_SECONDS)
+    one.quiet = False
+    assert one.begins(LEAVE_SECONDS + PATIENCE_SECONDS)
+
+
+def test_a_filling_disk_does_not_wait_for_a_quiet_moment(tended: Callable[..., Tended]) -> None:
+    """With less free than asked for, what is oldest leaves at once."""
+    one = tended(keep_free_mb=1 << 40)
+    one.quiet = False
+    assert one.begins(0)
+
+
+def test_new_settings_are_looked_at_at_once(tended: Callable[..., Tended], tmp_path: Path) -> None:
+    """What a reload asks to leave does not wait for the hour."""
+    one = tended()
+    assert not one.begins(0)
+    one.tending.apply(bare_settings(tmp_path, processed_days=30))
+    assert one.begins(LOOK_SECONDS)
+
+
+def test_one_child_fills_and_moves_out(tmp_path: Path) -> None:
+    """What a filling has found leaves at once where it is old enough."""
+    settings = bare_settings(tmp_path, processed_days=30, results_days=30)
+    answer(tmp_path, "a.png", b"a", NOON)
+    assert 0 == tend(settings, NOON + 40 * DAY)
+    assert {"2025-11-25.tar"} == files_below(tmp_path / "archive")
+    assert set() == files_below(tmp_path / "processed") | files_below(tmp_path / "results")

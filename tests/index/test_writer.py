@@ -1,0 +1,257 @@
+"""writer.py: what is appended, and what becomes of the index when the machine refuses."""
+
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from daemon.index import writer
+from daemon.index.queries import Wanted, find, of_content
+from daemon.index.schema import get_state, open_to_read, open_to_write, storable
+from daemon.index.writer import RETRY_SECONDS, SLACK_SECONDS, Index
+from daemon.telemetry.metrics import Metrics
+from tests.index.answers import NOON, record
+
+
+class Written:
+    """An index, its metrics, and a clock that the test moves."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.metrics, self.now = path, Metrics(), 100.0
+        self.index = Index(path, self.metrics)
+
+    def write(self, *records: object, after: float = 0.1) -> None:
+        """Add records, and make a pass a little later."""
+        self.index.add(list(records))  # type: ignore[arg-type]
+        self.now += after
+        self.index.run_once(self.now)
+
+    def names(self) -> list[str]:
+        """What is in it, oldest first."""
+        with closing(open_to_read(self.path)) as connection:
+            return [row["name"] for row in find(connection, Wanted(), newest_first=False)]
+
+    def state(self) -> dict[str, object]:
+        with closing(open_to_read(self.path)) as connection:
+            return get_state(connection)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Written]:
+    """An index that holds nothing yet."""
+    made = Written(tmp_path / "index.sqlite")
+    yield made
+    made.index.close()
+
+
+def test_records_can_be_read_at_once(written: Written) -> None:
+    """After one pass they are there, also for their digest, while the daemon keeps the file open."""
+    written.write(record("a.png", b"a"), record("b.png", b"b", NOON + 1))
+    assert ["a.png", "b.png"] == written.names()
+    with closing(open_to_read(written.path)) as connection:
+        assert ["b.png"] == [row["name"] for row in of_content(connection, record("", b"b").sha256 or b"")]
+
+
+def test_a_quiet_moment_settles(written: Written) -> None:
+    """When nothing comes for a second, digests find what was appended."""
+    written.write(record("a.png"))
+    assert 0 == written.state()["settled"]
+    written.write(after=2.0)
+    assert 1 == written.state()["settled"]
+    with closing(open_to_read(written.path)) as connection:
+        assert ["a.png"] == [row["name"] for row in of_content(connection, record("").sha256 or b"")]
+
+
+def test_many_records_settle_by_themselves(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What digests do not find is bounded, however long a burst is."""
+    monkeypatch.setattr(writer, "UNSETTLED", 10)
+    for number in range(25):
+        written.write(record(f"{number}.png", bytes([number])))
+    assert 15 <= int(str(written.state()["settled"]))
+
+
+def test_an_answer_given_anew_replaces_the_old(written: Written) -> None:
+    """Same name, same bytes, same folder: one row, the newest, in whichever order they came."""
+    written.write(record("a.png", b"a"), record("a.png", b"other"), record("a.png", b"a", NOON + 2, digit=8))
+    written.write(record("a.png", b"a", NOON + 1, digit=9))
+    written.write(after=2.0)
+    with closing(open_to_read(written.path)) as connection:
+        assert [(b"other", 7), (b"a", 8)] == [
+            (b"a" if row["sha256"] == record("", b"a").sha256 else b"other", row["digit"])
+            for row in find(connection, Wanted(), newest_first=False)
+        ]
+
+
+def test_names_that_are_not_utf8_are_kept(written: Written) -> None:
+    """A name is bytes to the kernel, and comes back as it was."""
+    name = os.fsdecode(b"a\xff.png")
+    written.write(record("")._replace(name=storable(name)))
+    assert [os.fsencode(name)] == written.names()
+
+
+def test_labels_are_kept_and_moved(written: Written) -> None:
+    """An image has one label: the last."""
+    written.index.label((b"s" * 32, 7, "7/a.png", NOON))
+    written.write()
+    written.index.label((b"s" * 32, None, "none/a.png", NOON + 1))
+    written.write()
+    with closing(open_to_read(written.path)) as connection:
+        assert [(None, "none/a.png")] == [tuple(row) for row in connection.execute("SELECT digit, file FROM labels")]
+
+
+def test_a_closed_index_lacks_nothing_and_one_that_crashed_may(written: Written) -> None:
+    """After a clean end nothing is looked for; after a crash, what is younger than its last answer, and a little more."""
+    written.write(record("a.png"))
+    with closing(open_to_write(written.path, 0)) as connection:
+        connection.execute("DELETE FROM state WHERE key = 'since'")
+        connection.execute("INSERT INTO state VALUES ('since', NULL)")
+    written.index.close()
+    again = Written(written.path)
+    again.write(record("b.png", at=NOON + 1))
+    assert (None, 0) == (again.state()["since"], again.state()["clean"])
+    crashed = Written(written.path)  # the one before was never closed
+    crashed.write(after=2.0)
+    assert NOON + 1 - SLACK_SECONDS == crashed.state()["since"]
+    again.index.close()
+    crashed.index.close()
+
+
+def test_a_new_index_says_that_all_may_be_missing(written: Written) -> None:
+    """Where there was none, the folders are to be looked through, even when nothing is dropped."""
+    written.write(after=2.0)
+    assert 0.0 == written.state()["since"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"no database at all, but long enough to be looked at" * 100),
+        lambda path: path.unlink(),
+        lambda path: _execute(path, "PRAGMA user_version = 99"),
+        lambda path: _execute(path, "DROP TABLE answers"),
+    ],
+    ids=["overwritten", "deleted", "of another version", "without its table"],
+)
+def test_a_damaged_index_is_made_anew(written: Written, damage: Callable[[Path], None]) -> None:
+    """Whatever was done to the file: it is made anew, what waited is in it, and the rest is to be found in the folders."""
+    written.write(record("before.png"))
+    written.index.close()
+    damage(written.path)
+    written.write(record("after.png"))
+    written.write(after=RETRY_SECONDS + 1)
+    assert ["after.png"] == written.names()
+    assert 0.0 == written.state()["since"]
+    assert 1 == written.metric("digitd_index_up")
+
+
+def test_an_index_deleted_while_it_is_written_is_made_anew(written: Written) -> None:
+    """No answer goes into a file that nobody can see any more."""
+    written.write(record("before.png"))
+    written.path.unlink()
+    written.write(record("after.png"))
+    assert ["after.png"] == written.names()
+
+
+def test_a_locked_index_is_waited_for(written: Written) -> None:
+    """While somebody else writes, records wait, nothing is a fault, and the pass takes no time."""
+    written.write(record("a.png"))
+    with closing(sqlite3.connect(written.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        written.write(record("b.png", at=NOON + 1))
+        assert (1, 1) == (written.metric("digitd_index_pending_records"), written.metric("digitd_index_up"))
+        written.write(after=61.0)
+        assert 0 == written.metric("digitd_index_up")
+        assert 1 == written.metric("digitd_index_errors_total", cause="SQLITE_BUSY")
+    written.write(after=RETRY_SECONDS + 1)
+    assert ["a.png", "b.png"] == written.names()
+    assert 1 == written.metric("digitd_index_up")
+
+
+def test_a_full_disk_costs_nothing_but_the_index(written: Written, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once, with a metric; what waits is written when there is room again."""
+    written.write(record("a.png"))
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, hard))  # no file can grow, nor be written beyond this
+    try:
+        for number in range(3):
+            written.write(record(f"{number}.png", at=NOON + 1 + number), after=RETRY_SECONDS + 1)
+        assert (0, 3) == (written.metric("digitd_index_up"), written.metric("digitd_index_pending_records"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert 1 == sum("answers go on without it" in line for line in caplog.messages)
+    written.write(after=RETRY_SECONDS + 1)
+    assert ["a.png", "0.png", "1.png", "2.png"] == written.names()
+
+
+def test_what_waits_is_bounded(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond that, the index knows from when on it may lack something, and a filling that runs is void."""
+    monkeypatch.setattr(writer, "PENDING", 2)
+    written.write(record("a.png"))
+    written.write(after=2.0)
+    with closing(open_to_write(written.path, 0)) as other:
+        other.execute("UPDATE state SET value = NULL WHERE key = 'since'")
+        generation = get_state(other)["generation"]
+        other.execute("BEGIN IMMEDIATE")
+        written.write(*(record(f"{number}.png", at=NOON + 10 + number) for number in range(3)))
+        other.execute("COMMIT")
+    written.write(record("z.png", at=NOON + 20))
+    assert ["a.png", "z.png"] == written.names()
+    assert NOON + 10 - SLACK_SECONDS == written.state()["since"]
+    assert generation != written.state()["generation"]
+
+
+READ = """
+import sys
+from pathlib import Path
+from daemon.index.queries import Wanted, find
+from daemon.index.schema import open_to_read
+print([row["name"] for row in find(open_to_read(Path(sys.argv[1])), Wanted())])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+@pytest.mark.parametrize("state", ["open", "closed", "crashed"])
+def test_a_member_of_the_group_reads_while_the_daemon_writes(state: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """With read permission alone: the daemon's file is readable while it is open, after it was closed, and after a crash."""
+    folder = Path("/tmp") / tmp_path_factory.mktemp("shared").name  # noqa: S108 -- one that others can enter
+    folder.mkdir(mode=0o750)
+    try:
+        os.chown(folder, 61234, 61235)
+        umask = os.umask(0o027)
+        made = Written(folder / "index.sqlite")
+        made.write(record("a.png"))
+        if state == "closed":
+            made.index.close()
+        elif state == "crashed":
+            left = {path: path.read_bytes() for path in folder.iterdir()}
+            made.index.close()
+            for path, content in left.items():
+                path.write_bytes(content)
+                path.chmod(0o640)
+        for path in folder.iterdir():
+            os.chown(path, 61234, 61235)
+        read = subprocess.run(
+            ["setpriv", "--reuid=61236", "--regid=61235", "--clear-groups", sys.executable, "-c", READ, made.path],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parent.parent.parent,
+        )
+        assert ("['a.png']", 0) == (read.stdout.strip(), read.returncode), read.stderr
+    finally:
+        os.umask(umask)
+        subprocess.run(["rm", "-rf", folder], check=True)
+
+
+def _execute(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(statement)
