@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.config import FOLDERS, ONE_FILE_SYSTEM, ConfigError, Settings
+from daemon.index.queries import bytes_per_day
+from daemon.index.schema import NoIndex, open_to_read
 from daemon.models.registry import Registry, RegistryError
 from daemon.training.schedule import Schedule
 
 LOW_DISK_BYTES = 500 * 2**20
+FAR_DAYS = 3650  # a date beyond says nothing
 INOTIFY = Path("/proc/sys/fs/inotify")
 FEW_INOTIFY = {"max_user_watches": 1024, "max_user_instances": 8}
 
@@ -29,12 +36,37 @@ def print_check(settings: Settings) -> int:
         for key, value in values.items():
             print(f"{key} = {value!r}")
     print(f"[[training.layers]]\n# {' - '.join(layer.layer for layer in settings.training.layers)}\n")
+    if pace := disk_pace(settings, time.time()):
+        print(f"{pace}\n")
     problems = list(find_problems(settings))
     for problem in problems:
         print(f"problem: {problem}")
     if not problems:
         print("no problems found")
     return 1 if problems else 0
+
+
+def disk_pace(settings: Settings, now: float) -> str | None:
+    """How fast answers fill the disk, and when it will be full; None where the index cannot say.
+
+    Args:
+        settings: where the index is.
+        now: in seconds since the epoch.
+
+    """
+    try:
+        with closing(open_to_read(settings.index)) as connection:
+            rate = bytes_per_day(connection, now)
+    except (NoIndex, OSError, sqlite3.Error):
+        return None
+    if not rate:
+        return None
+    free = shutil.disk_usage(settings.root).free
+    days = free / rate
+    pace = f"answers take {rate / 2**20:,.1f} MiB a day; {free / 2**20:,.0f} MiB are free: full in {days:,.0f} days"
+    if days >= FAR_DAYS:
+        return pace
+    return f"{pace}, on {datetime.fromtimestamp(now + days * 86400, UTC):%Y-%m-%d}, unless [retention] lets enough leave"
 
 
 def find_problems(settings: Settings) -> Iterator[str]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import urllib.error
 import urllib.request
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from daemon.config import PRESENCE, Settings
+from daemon.index.queries import Wanted, as_dict, find
+from daemon.index.schema import NoIndex, open_to_read
 from daemon.telemetry.presence import who_runs
 from daemon.telemetry.samples import Samples, read_samples
 
 TIMEOUT_SECONDS = 5.0
+LATEST = 5  # answers that are shown
 WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # http_proxy is not for this machine's own
 
 
@@ -25,12 +30,13 @@ def print_status(settings: Settings, as_json: bool) -> int:
 
     """
     status = read_status(settings.folder("work"))
+    latest = latest_answers(settings)
     if as_json:
-        print(json.dumps(status, indent=2))
+        print(json.dumps(status | {"latest": latest}, indent=2))
     elif not status["running"]:
         print(f"not running on {settings.root}")
     else:
-        print("\n".join(_lines(status)))
+        print("\n".join([*_lines(status), *_latest_lines(latest)]))
     return 0 if status.get("ready") else 1
 
 
@@ -66,6 +72,24 @@ def read_status(work: Path) -> dict[str, Any]:
         "rejections": _by_label(metrics, "digitd_rejections_total", "reason"),
         "started_at": _time(_value(metrics, "process_start_time_seconds")),
     }
+
+
+def latest_answers(settings: Settings) -> list[dict[str, Any]]:
+    """The newest answers and rejections; none where there is no index to ask."""
+    try:
+        with closing(open_to_read(settings.index)) as connection:
+            return [as_dict(row, settings) for row in find(connection, Wanted(), LATEST)]
+    except (NoIndex, OSError, sqlite3.Error):
+        return []
+
+
+def _latest_lines(latest: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for number, answer in enumerate(latest):
+        what = answer["reason"] if answer["digit"] is None else f"{answer['digit']} ({answer['confidence']:.1%})"
+        time = answer["answered_at"][:19].replace("T", " ")
+        lines.append(f"{'latest' if not number else '':<8}  {time} UTC  {answer['file']}: {answer['outcome']}, {what}")
+    return lines
 
 
 def _lines(status: dict[str, Any]) -> list[str]:

@@ -19,9 +19,11 @@ UNION ALL
 SELECT * FROM answers WHERE id > (SELECT value FROM state WHERE key = 'settled') AND sha256 = ?1
 ORDER BY answered_at DESC
 """
+DAY = 86400.0  # seconds
+WEEK = 7 * DAY
 BLOCK = 4096  # bytes of a file system; a file takes whole ones, and its JSON one more
-_BYTES_PER_DAY = """
-SELECT sum((coalesce(size, 0) + ?1 - 1) / ?1 * ?1 + ?1) / ?2 FROM answers WHERE answered_at >= ?3
+_BYTES = """
+SELECT sum((coalesce(size, 1) + ?1 - 1) / ?1 * ?1 + ?1), min(answered_at) FROM answers WHERE answered_at >= ?2
 """
 
 
@@ -88,16 +90,16 @@ def of_content(connection: sqlite3.Connection, sha256: bytes) -> list[sqlite3.Ro
     return connection.execute(_BY_SHA256, (sha256,)).fetchall()
 
 
-def bytes_per_day(connection: sqlite3.Connection, now: float, days: float) -> float:
-    """How much disk space the answers of the last days took a day, with their originals.
+def bytes_per_day(connection: sqlite3.Connection, now: float) -> float:
+    """How much disk space answers take a day, with their originals, as of the last week; as of the last day at least.
 
     Args:
+        connection: of `open_to_read`.
         now: in seconds since the epoch.
-        days: how many are looked at.
 
     """
-    (rate,) = connection.execute(_BYTES_PER_DAY, (BLOCK, days, now - days * 86400)).fetchone()
-    return float(rate or 0.0)
+    total, first = connection.execute(_BYTES, (BLOCK, now - WEEK)).fetchone()
+    return float(total) / max(1.0, (now - first) / DAY) if total else 0.0
 
 
 COLUMNS = (

@@ -1,7 +1,6 @@
 """Commands on a root with some answers and an index of them."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,9 @@ import pytest
 from daemon.cli import main
 from daemon.config import Settings
 from daemon.index.filling import fill
+from tests.conftest import Run
 from tests.index.answers import DAY, NOON, answer, reject
 from tests.index.conftest import bare_settings
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def answered(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def run(capfdbinary: pytest.CaptureFixture[bytes], answered: Settings) -> Run:
+def ask(capfdbinary: pytest.CaptureFixture[bytes], answered: Settings) -> Run:
     """Runs a command in this process, on that root: exit code, output, errors."""
 
     def run_here(command: str, *rest: object) -> tuple[int, str, str]:

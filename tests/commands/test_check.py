@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from daemon.commands.check import disk_pace
+from daemon.config import Settings
 from tests.conftest import Run
+from tests.index.answers import NOON
 
 
 def test_check_finds_nothing_wrong(run: Run, root: Path) -> None:
@@ -51,3 +54,13 @@ def test_check_refuses_what_keras_does_not_know(run: Run, monkeypatch: pytest.Mo
     assert code == 2
     assert f"[training] {key.lower()}: expected '" in err
     assert "Received: 'adamm' (str)." in err
+
+
+def test_check_says_when_the_disk_is_full(answered: Settings) -> None:
+    """By the pace of the last week; nothing where nothing was answered, or there is no index."""
+    pace = disk_pace(answered, NOON + 1000)
+    assert pace
+    assert pace.startswith("answers take 0.0 MiB a day; ")
+    assert disk_pace(answered, NOON + 1e9) is None
+    answered.index.unlink()
+    assert disk_pace(answered, NOON) is None

@@ -11,12 +11,12 @@ import pytest
 from daemon.commands.find import moment
 from daemon.config import Settings
 from daemon.index.schema import open_to_write, put_state
-from tests.commands.conftest import Run
+from tests.conftest import Run
 
 
-def found(run: Run, *arguments: object) -> list[str]:
+def found(ask: Run, *arguments: object) -> list[str]:
     """The names that `digitd find --json` gives."""
-    _, out, _ = run("find", "--json", *arguments)
+    _, out, _ = ask("find", "--json", *arguments)
     return [json.loads(line)["file"] for line in out.splitlines()]
 
 
@@ -38,45 +38,45 @@ def found(run: Run, *arguments: object) -> list[str]:
         (("--limit", 2), ["=c.png", "größe.txt"]),
     ],
 )
-def test_answers_are_found(run: Run, arguments: tuple[object, ...], expected: list[str]) -> None:
+def test_answers_are_found(ask: Run, arguments: tuple[object, ...], expected: list[str]) -> None:
     """By name, digit, outcome, version, confidence and time; the newest first."""
-    assert expected == found(run, *arguments)
+    assert expected == found(ask, *arguments)
 
 
-def test_a_day_is_a_local_one(run: Run) -> None:
+def test_a_day_is_a_local_one(ask: Run) -> None:
     """From midnight to midnight where the caller is."""
-    assert ["größe.txt", "batch7/b.png", "a.png"] == found(run, "--day", "2025-11-25")
-    assert [] == found(run, "--day", "yesterday")
+    assert ["größe.txt", "batch7/b.png", "a.png"] == found(ask, "--day", "2025-11-25")
+    assert [] == found(ask, "--day", "yesterday")
 
 
-def test_the_table_says_what_and_where(run: Run) -> None:
+def test_the_table_says_what_and_where(ask: Run) -> None:
     """A line an answer, under a heading, with its reason and where its original is."""
-    code, out, err = run("find", "b.png")
+    code, out, err = ask("find", "b.png")
     assert (0, "") == (code, err)
     heading, line = out.splitlines()
     assert heading.split()[:2] == ["answered", "(UTC)"]
     assert line == "2025-11-25 12:00:01      3      40.00%  review    v0001   processed/batch7/b.png  (low_confidence)"
 
 
-def test_nothing_found_exits_with_1(run: Run) -> None:
+def test_nothing_found_exits_with_1(ask: Run) -> None:
     """As grep does."""
-    assert (1, "", "") == run("find", "nothing")
+    assert (1, "", "") == ask("find", "nothing")
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [(("--since", "soon"), "Received: 'soon'"), (("--confidence", "high"), "Received: 'high'")],
 )
-def test_a_wrong_option_exits_with_2(run: Run, arguments: tuple[object, ...], complaint: str) -> None:
+def test_a_wrong_option_exits_with_2(ask: Run, arguments: tuple[object, ...], complaint: str) -> None:
     """What was expected is said, and what came."""
-    code, _, err = run("find", *arguments)
+    code, _, err = ask("find", *arguments)
     assert code == 2
     assert complaint in err
 
 
-def test_export_opens_as_it_is(run: Run) -> None:
+def test_export_opens_as_it_is(ask: Run) -> None:
     """CSV with a byte order mark, oldest first, times that spreadsheets read, and no name that they would compute."""
-    code, out, _ = run("export", "--since", "2025-11-25", "--csv")
+    code, out, _ = ask("export", "--since", "2025-11-25", "--csv")
     assert code == 0
     assert out.startswith("\ufefffile,outcome,digit,confidence,reason,version,answered_at,received_at,")
     rows = list(csv.DictReader(io.StringIO(out.removeprefix("\ufeff"))))
@@ -95,18 +95,18 @@ def test_moments() -> None:
         moment("tomorrow", now)
 
 
-def test_an_index_that_is_not_whole_says_so(run: Run, answered: Settings) -> None:
+def test_an_index_that_is_not_whole_says_so(ask: Run, answered: Settings) -> None:
     """Nobody takes what is there so far for all that there is."""
     with closing(open_to_write(answered.index, 0)) as connection:
         put_state(connection, since=0.0)
-    assert "being filled" in run("find")[2]
+    assert "being filled" in ask("find")[2]
 
 
-def test_without_an_index_it_is_said_what_to_do(run: Run, answered: Settings) -> None:
+def test_without_an_index_it_is_said_what_to_do(ask: Run, answered: Settings) -> None:
     """Where there is none, or a damaged one."""
     answered.index.write_bytes(b"no database" * 1000)
-    code, _, err = run("find")
+    code, _, err = ask("find")
     assert (1, True) == (code, "digitd index --rebuild" in err)
     answered.index.unlink()
-    code, _, err = run("find")
+    code, _, err = ask("find")
     assert (1, True) == (code, "no such file" in err)

@@ -4,27 +4,27 @@ from contextlib import closing
 
 from daemon.config import Settings
 from daemon.index.schema import open_to_write, put_state
-from tests.commands.conftest import Run
+from tests.conftest import Run
 
 
-def test_it_tells_what_it_holds(run: Run, answered: Settings) -> None:
+def test_it_tells_what_it_holds(ask: Run, answered: Settings) -> None:
     """How much, and that it is whole; or how far its filling is."""
-    code, out, _ = run("index")
+    code, out, _ = ask("index")
     assert code == 0
     assert f"{answered.index}: 4 answers and rejections, 0 labels, " in out
     assert "it is whole" in out
     with closing(open_to_write(answered.index, 0)) as connection:
         put_state(connection, since=0.0, done=1234, total=5000)
-    code, out, _ = run("index")
+    code, out, _ = ask("index")
     assert (1, True) == (code, "1,234 of 5,000" in out)
 
 
-def test_it_is_rebuilt(run: Run, answered: Settings) -> None:
+def test_it_is_rebuilt(ask: Run, answered: Settings) -> None:
     """From whatever is in its place, to the same rows; stale ones are gone."""
-    _, before, _ = run("find")
+    _, before, _ = ask("find")
     answered.index.write_bytes(b"no database" * 1000)
-    assert 0 == run("index", "--rebuild")[0]
-    assert before == run("find")[1]
+    assert 0 == ask("index", "--rebuild")[0]
+    assert before == ask("find")[1]
     (answered.root / "results" / "a.png.json").unlink()
-    assert 0 == run("index", "--rebuild")[0]
-    assert "a.png" not in run("find")[1].replace("größe", "")
+    assert 0 == ask("index", "--rebuild")[0]
+    assert "a.png" not in ask("find")[1].replace("größe", "")

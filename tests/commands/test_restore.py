@@ -4,36 +4,35 @@ from pathlib import Path
 
 from daemon.config import Settings
 from daemon.index.retention import leave
-from tests.commands.conftest import Run
-from tests.conftest import files_below
+from tests.conftest import Run, files_below
 from tests.index.answers import DAY, NOON
 from tests.index.conftest import bare_settings
 
 
-def test_what_was_archived_comes_back(run: Run, answered: Settings, tmp_path: Path) -> None:
+def test_what_was_archived_comes_back(ask: Run, answered: Settings, tmp_path: Path) -> None:
     """The original and its JSON, byte for byte, in a folder of the caller's; nothing that is there is replaced."""
     content = (answered.root / "results" / "batch7" / "b.png.json").read_bytes()
     leave(bare_settings(answered.root, processed_days=1, results_days=1), NOON + 10 * DAY)
     assert set() == files_below(answered.root / "processed")
-    code, out, err = run("restore", "batch7/b.png", "--to", tmp_path / "back")
+    code, out, err = ask("restore", "batch7/b.png", "--to", tmp_path / "back")
     assert (0, "") == (code, err)
     assert [str(tmp_path / "back" / name) for name in ("batch7/b.png", "batch7/b.png.json")] == out.splitlines()
     assert (b"b", content) == tuple(Path(line).read_bytes() for line in out.splitlines())
-    code, _, err = run("restore", "batch7/b.png", "--to", tmp_path / "back")
+    code, _, err = ask("restore", "batch7/b.png", "--to", tmp_path / "back")
     assert (1, True) == (code, "one that is taken" in err)
 
 
-def test_a_pattern_fetches_many(run: Run, tmp_path: Path) -> None:
+def test_a_pattern_fetches_many(ask: Run, tmp_path: Path) -> None:
     """From the folders as well."""
-    assert 0 == run("restore", "*.png", "--to", tmp_path / "back")[0]
+    assert 0 == ask("restore", "*.png", "--to", tmp_path / "back")[0]
     expected = {"a.png", "a.png.json", "batch7/b.png", "batch7/b.png.json", "=c.png", "=c.png.json"}
     assert expected == files_below(tmp_path / "back")
 
 
-def test_what_was_deleted_is_told(run: Run, answered: Settings, tmp_path: Path) -> None:
+def test_what_was_deleted_is_told(ask: Run, answered: Settings, tmp_path: Path) -> None:
     """What is left is fetched; what is nowhere is said, and so is a name that never was."""
     leave(bare_settings(answered.root, processed_days=1, archive=""), NOON + 10 * DAY)
-    code, _, err = run("restore", "a.png", "--to", tmp_path / "back")
+    code, _, err = ask("restore", "a.png", "--to", tmp_path / "back")
     assert (1, "a.png: it was deleted\n") == (code, err)
     assert {"a.png.json"} == files_below(tmp_path / "back")
-    assert "Received: 'b.png'" in run("restore", "b.png")[2]
+    assert "Received: 'b.png'" in ask("restore", "b.png")[2]

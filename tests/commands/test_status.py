@@ -21,7 +21,7 @@ def test_status_without_a_daemon_exits_with_1(run: Run, root: Path) -> None:
     """It says so, in words and in JSON."""
     assert (1, f"not running on {root}\n", "") == run("status")
     code, out, err = run("status", "--json")
-    assert (1, {"running": False}, "") == (code, json.loads(out), err)
+    assert (1, {"running": False, "latest": []}, "") == (code, json.loads(out), err)
 
 
 def test_status_of_a_daemon(daemon: Daemon, digits: Digits) -> None:
@@ -82,3 +82,9 @@ def test_status_asks_no_proxy(root: Path, announced: Callable[[str], None]) -> N
     announced(server.address)
     done = digitd("status", "-c", root / "config.toml", http_proxy="http://127.0.0.1:1", no_proxy="")
     assert "ready     yes" in done.stdout, done.stdout
+
+
+def test_status_names_the_latest_answers(ask: Run) -> None:
+    """The newest first, also while no daemon runs."""
+    latest = json.loads(ask("status", "--json")[1])["latest"]
+    assert [("=c.png", 7), ("größe.txt", None)] == [(answer["file"], answer["digit"]) for answer in latest[:2]]
