@@ -18,6 +18,7 @@ EVENTS = (  # docs/glossary.md says what each means
     "promoted",
     "refused",
     "insufficient_evidence",
+    "overtaken",
     "failed",
     "stopped",
     "nothing_to_learn",
