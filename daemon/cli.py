@@ -129,20 +129,9 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = load_settings(options.config)
-    from daemon.reading.workers import start_fork_server
+    from daemon.commands.run import run
 
-    start_fork_server()  # it gets ready while TensorFlow is imported here
-
-    from daemon.models.network import ModelError
-    from daemon.models.registry import RegistryError
-    from daemon.service import Service, StartError
-
-    try:
-        return Service(settings).run()
-    except (StartError, RegistryError, ModelError) as error:
-        print(error, file=sys.stderr)
-        return FAILED
+    return run(load_settings(options.config))
 
 
 def _predict(options: argparse.Namespace) -> int:

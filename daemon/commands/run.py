@@ -1,0 +1,28 @@
+"""`digitd run`: the daemon, until it is told to stop."""
+
+from __future__ import annotations
+
+import sys
+
+from daemon.config import Settings
+from daemon.reading.workers import start_fork_server
+
+
+def run(settings: Settings) -> int:
+    """Watch the inbox until SIGTERM.
+
+    Returns:
+        0, or 1 where the daemon could not start or a part of it died.
+
+    """
+    start_fork_server()  # it gets ready while TensorFlow is imported here
+
+    from daemon.models.network import ModelError
+    from daemon.models.registry import RegistryError
+    from daemon.service import Service, StartError
+
+    try:
+        return Service(settings).run()
+    except (StartError, RegistryError, ModelError) as error:
+        print(error, file=sys.stderr)
+        return 1
