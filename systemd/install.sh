@@ -37,7 +37,7 @@ else
 fi
 mkdir "$release/units"
 cp "$source/systemd/"*.service "$source/systemd/"*.socket "$source/systemd/"*.path "$release/units/"
-share=$("$release/bin/python" -P -c 'import daemon.commands.init; print(daemon.commands.init.PACKAGE / "share")')
+share=$("$release/bin/python" -P -c 'import daemon.config; print(daemon.config.SHARE)')
 
 if [ -e "$config" ]; then
     say "kept       $config"

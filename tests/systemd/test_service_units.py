@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,17 @@ def test_the_services_are_hardly_exposed(name: str) -> None:
     found = re.search(rf"Overall exposure level for {name}: ([0-9.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= EXPOSURE[name]
+
+
+def test_the_installer_finds_what_the_program_brings_along() -> None:
+    """What it asks the program for is a folder with the files that it then takes from there."""
+    script = (UNITS / "install.sh").read_text()
+    asked = re.search(r"""^share=.* -P -c '(.*)'\)$""", script, re.MULTILINE)
+    assert asked is not None
+    share = subprocess.run([sys.executable, "-c", asked[1]], capture_output=True, text=True, check=True).stdout.strip()
+    taken = {"config.toml", *re.findall(r"(?:models|datasets)/[A-Za-z0-9]+(?:\.[a-z0-9]+)?(?=[ ;])", script)}
+    assert len(taken) > 4
+    assert [name for name in sorted(taken) if not (Path(share) / name).is_file()] == []
 
 
 @needs_systemd
