@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from daemon.answering.naming import json_name
 from daemon.clock import timestamp
 from daemon.config import Settings
 from daemon.files import append_line, printable, read_lines
 from daemon.folders import Folder
+from daemon.index.queries import of_content
+from daemon.index.schema import NoIndex, get_state, open_to_read
 from daemon.telemetry.metrics import Metrics
 from daemon.training.corrections import Label, list_corrections, read_label
 
@@ -103,20 +106,20 @@ class CorrectionWatch:
         return len(new)
 
     def _notice(self, new: dict[str, Label], now: float) -> None:
-        answers = find_answers(self._results, new, self._stop)
+        answers = find_answers(self._settings.index, self._results, new, self._stop)
         labelled: dict[str, set[int]] = {}
         for _, (digit, sha256) in self._read.values():
             labelled.setdefault(sha256, set()).add(digit)
         for name, (digit, sha256) in new.items():
             answer = answers.get(name)
-            predicted = answer["digit"] if answer else None
+            predicted = answer.digit if answer else None
             line = {
                 "noticed_at": timestamp(now),
                 "file": printable(name),
                 "sha256": sha256,
                 "digit": digit,
                 "predicted": predicted,
-                "model": answer["model"]["version"] if answer else None,
+                "model": answer.version if answer else None,
             }
             append_line(self._journal, json.dumps(line))
             self._remember(line)
@@ -150,39 +153,52 @@ class CorrectionWatch:
             log.warning("correction %s", text)
 
 
-def find_answers(results: Path, labelled: dict[str, Label], stop: threading.Event) -> dict[str, dict[str, Any]]:
-    """The answers that bytes were given: under their own name, else under the same last name in any sub-folder.
+class Answer(NamedTuple):
+    """What the daemon read, and with which version."""
+
+    digit: int
+    version: str
+
+
+def find_answers(index: Path, results: Path, labelled: dict[str, Label], stop: threading.Event) -> dict[str, Answer]:
+    """The answers that labelled bytes were given, by the index; where that is not whole, also by a walk through results/.
 
     Args:
-        results: the folder.
+        index: index.sqlite.
+        results: where the answers are.
         labelled: by name below corrections/: the label, with the SHA-256 of the bytes.
-        stop: ends the search, with what was found so far.
+        stop: ends the walk, with what was found so far.
 
     Returns:
-        By name: the content of the result; without those that nobody answered.
+        By name below corrections/, without those that nobody answered.
 
     """
-    found = {}
+    found, is_whole = _ask_index(index, labelled)
+    if is_whole:
+        return found
     sought: dict[str, list[str]] = {}  # by the last name of a result: who may be meant
-    with Folder(results) as folder:
-        usual = {name: json_name(name.partition("/")[2], sha256, folder) for name, (_, sha256) in labelled.items()}
-    for name, (_, sha256) in labelled.items():
-        plain = Path(name.partition("/")[2])
-        content = _result_of(sha256, [results / usual[name]])
-        if content:
-            found[name] = content
-            continue
-        for last_name in (f"{plain.name}.json", f"{plain.stem}~{sha256[:8]}{plain.suffix}.json"):
+    for name in labelled.keys() - found.keys():
+        plain = Path(name)
+        for last_name in (f"{plain.name}.json", f"{plain.stem}~{labelled[name][1][:8]}{plain.suffix}.json"):
             sought.setdefault(last_name, []).append(name)
-    candidates: dict[str, list[Path]] = {}
     for path in _find(results, sought, stop) if sought else ():
-        for name in sought[path.name]:
-            candidates.setdefault(name, []).append(path)
-    for name, paths in candidates.items():
-        content = _result_of(labelled[name][1], paths)
-        if content:
-            found[name] = content
+        sha256, answer = _read_result(path)
+        found |= {name: answer for name in sought[path.name] if answer and labelled[name][1] == sha256}
     return found
+
+
+def _ask_index(path: Path, labelled: dict[str, Label]) -> tuple[dict[str, Answer], bool]:
+    """What the index knows, and whether it knows all."""
+    found: dict[str, Answer] = {}
+    try:
+        with closing(open_to_read(path)) as index:
+            for name, (_, sha256) in labelled.items():
+                for row in of_content(index, bytes.fromhex(sha256)):
+                    if row["digit"] is not None:
+                        found.setdefault(name, Answer(row["digit"], row["version"]))  # the newest comes first
+            return found, get_state(index)["since"] is None
+    except (NoIndex, OSError, sqlite3.Error):
+        return found, False
 
 
 def _find(folder: Path, names: Iterable[str], stop: threading.Event) -> list[Path]:
@@ -204,12 +220,10 @@ def _find(folder: Path, names: Iterable[str], stop: threading.Event) -> list[Pat
     return found
 
 
-def _result_of(sha256: str, paths: Iterable[Path]) -> dict[str, Any] | None:
-    for path in paths:
-        try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict) and content.get("sha256") == sha256:
-            return content
-    return None
+def _read_result(path: Path) -> tuple[str, Answer | None]:
+    """The digest of what was answered, and the answer."""
+    try:
+        content = json.loads(path.read_bytes())
+        return content["sha256"], Answer(content["digit"], content["model"]["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", None

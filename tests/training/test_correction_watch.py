@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 
 import pytest
 
 from daemon.config import Settings
+from daemon.index.schema import INSERT, Record, open_to_write, put_state
 from daemon.telemetry.metrics import Metrics
-from daemon.training.correction_watch import CorrectionWatch, find_answers
+from daemon.training.correction_watch import Answer, CorrectionWatch, find_answers
 from tests.conftest import Digits, as_ordinary_user
 from tests.training.test_corrections import put
 
@@ -68,8 +71,8 @@ def test_an_answer_to_other_bytes_of_the_same_name_is_not_the_answer(tmp_path: P
         f"2/{name}": (2, hashlib.sha256(digits.png(number)).hexdigest())
         for name, number in (("a.png", 1), ("a~12345678.png", 0), ("below/a.png", 0))
     }
-    found = find_answers(tmp_path, labelled, Event())
-    assert {name: content["digit"] for name, content in found.items()} == {"2/below/a.png": 7}
+    found = find_answers(tmp_path / "no index", tmp_path, labelled, Event())
+    assert found == {"2/below/a.png": Answer(7, "v0001")}
 
 
 def test_the_results_are_walked_once_for_all_that_nobody_answered(settings: Settings, digits: Digits) -> None:
@@ -80,14 +83,44 @@ def test_the_results_are_walked_once_for_all_that_nobody_answered(settings: Sett
         put(settings.folder("corrections"), 7, f"{number}.png", digits.png(number))
     watch = CorrectionWatch(settings, Metrics())
     passes(watch, 1)
-    scans: list[str] = []
-    hook = {"on": True}
-    sys.addaudithook(lambda event, args: scans.append(str(args[0])) if hook["on"] and event == "os.scandir" else None)
-    try:
+    with scans_of(results) as scans:
         assert passes(watch, 1) == [40]
+    assert sorted(scans) == [str(results), str(results / "batch")]
+
+
+def test_where_the_index_is_whole_it_alone_is_asked(settings: Settings, digits: Digits) -> None:
+    """The newest answer counts, also one that is in an archive by now; nobody walks through results/."""
+    with closing(open_to_write(settings.index, 1.0)) as index:
+        for number, (digit, version) in enumerate([(3, "v0001"), (7, "v0002")]):
+            sha256 = hashlib.sha256(digits.png(0)).digest()
+            index.execute(INSERT, Record(number, None, "a.png", sha256, "accepted", None, digit, 0.9, version, 1))
+        put_state(index, since=None)
+    put(settings.folder("corrections"), 7, "mine.png", digits.png(0))
+    put(settings.folder("corrections"), 7, "unanswered.png", digits.png(1))
+    watch = CorrectionWatch(settings, Metrics())
+    passes(watch, 1)
+    with scans_of(settings.folder("results")) as scans:
+        assert passes(watch, 1) == [2]
+    assert scans == []
+    journal = [json.loads(line) for line in (settings.folder("logs") / "corrections.jsonl").read_text().splitlines()]
+    assert [(line["predicted"], line["model"]) for line in journal] == [(7, "v0002"), (None, None)]
+
+
+@contextmanager
+def scans_of(folder: Path) -> Iterator[list[str]]:
+    """The folders below this one that are looked through meanwhile."""
+    scans: list[str] = []
+    is_on = True
+
+    def hear(event: str, arguments: tuple[object, ...]) -> None:
+        if is_on and event == "os.scandir" and str(arguments[0]).startswith(str(folder)):
+            scans.append(str(arguments[0]))
+
+    sys.addaudithook(hear)
+    try:
+        yield scans
     finally:
-        hook["on"] = False
-    assert sorted(scan for scan in scans if scan.startswith(str(results))) == [str(results), str(results / "batch")]
+        is_on = False
 
 
 def test_a_stop_ends_the_search(tmp_path: Path, digits: Digits) -> None:
@@ -96,7 +129,7 @@ def test_a_stop_ends_the_search(tmp_path: Path, digits: Digits) -> None:
     stop = Event()
     stop.set()
     labelled = {"7/a.png": (7, hashlib.sha256(digits.png(0)).hexdigest())}
-    assert find_answers(tmp_path, labelled, stop) == {}
+    assert find_answers(tmp_path / "no index", tmp_path, labelled, stop) == {}
 
 
 def test_a_label_that_moved_counts_once(settings: Settings, digits: Digits) -> None:
