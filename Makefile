@@ -51,7 +51,7 @@ bench: $(VENV)/run-ready  ## how fast it is, against its limits and the tutorial
 	$(BIN)/python -m benchmarks.speed
 
 clean:  ## remove the environment and caches; no data
-	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 
 $(VENV)/run-ready: requirements.txt pyproject.toml
 	@$(MAKE) --no-print-directory suitable
