@@ -7,28 +7,24 @@ without being vetted only if the ledger says that its file was made or vetted he
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from io import BufferedReader
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from daemon.config import SHARE
 from daemon.files import replace_symlink, sync_folder, take_lock, write_durably
 from daemon.models.ledger import Ledger
 from daemon.models.manifest import Manifest
-from daemon.models.version import Version
+from daemon.models.provenance import is_known, is_shipped
+from daemon.models.version import Version, digest, open_file
 
 log = logging.getLogger(__name__)
 
 VERSION = re.compile(r"v\d{4,}")
 CURRENT, PREVIOUS = "current.h5", "previous.h5"
 MAX_MANIFEST = 2**20  # bytes
-PROOFS = ("made", "vetted")  # events of the ledger that tell where a version's file is from
 
 
 class RegistryError(Exception):
@@ -72,7 +68,7 @@ class Registry:
         """
         path = self.folder / f"{name}.json"
         try:
-            with _open(path) as file:
+            with open_file(path) as file:
                 return Manifest.parse(file.read(MAX_MANIFEST))
         except FileNotFoundError as error:
             known = ", ".join(self.names()) or "none"
@@ -91,7 +87,7 @@ class Registry:
         """
         manifest, path = self.manifest(name), self.folder / f"{name}.h5"
         try:
-            received = _digest(path)
+            received = digest(path)
         except OSError as error:
             raise RegistryError(f"{path}: expected the file that {name}.json describes. Received: {error}.") from error
         if received != manifest.sha256:
@@ -102,10 +98,7 @@ class Registry:
 
     def is_proven(self, version: Version) -> bool:
         """Whether its file was made or vetted here, or is the one that digitd ships."""
-        if version.manifest == _shipped_manifest():
-            return True
-        proof = {"version": version.name, "sha256": version.manifest.sha256}
-        return any(line.get("event") in PROOFS and line.items() >= proof.items() for line in self.ledger.lines())
+        return is_shipped(version) or is_known(version, self.ledger)
 
     def current_name(self) -> str | None:
         """The version that current.h5 points to; None where nothing was chosen yet, or it is no link to a version."""
@@ -280,17 +273,15 @@ class Registry:
 
     def _remove_unfinished(self) -> None:
         """Remove what a training left behind that was killed: nothing but what the ledger says was begun or made here."""
-        lines = [line for line in self.ledger.lines() if line.get("event") in ("begun", "made")]
-        for line in lines:
-            name = str(line.get("version"))
-            if not VERSION.fullmatch(name) or (self.folder / f"{name}.json").exists():
+        for line in self.ledger.lines():
+            name, event = str(line.get("version")), line.get("event")
+            if event not in ("begun", "made") or not VERSION.fullmatch(name) or (self.folder / f"{name}.json").exists():
                 continue
-            path = self.unfinished(name) if line["event"] == "begun" else self.folder / f"{name}.h5"
-            if line["event"] == "made" and not (path.exists() and _digest(path) == line.get("sha256")):
-                continue  # somebody's own, under a name that was ours
-            if path.exists():
-                path.unlink()
-                log.info("removed %s, which an interrupted training left", path.name)
+            path = self.unfinished(name) if event == "begun" else self.folder / f"{name}.h5"
+            with suppress(OSError):  # it is not there, or no file
+                if event == "begun" or digest(path) == line.get("sha256"):  # else somebody's own, under a name that was ours
+                    path.unlink()
+                    log.info("removed %s, which an interrupted training left", path.name)
 
     def _link(self, name: str) -> str | None:
         link = self.folder / name
@@ -302,22 +293,3 @@ class Registry:
 
 def _number(name: str) -> int:
     return int(name[1:])
-
-
-def _open(path: Path) -> BufferedReader:
-    """Open a file of models/, where neither a link nor a pipe is expected."""
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-
-
-def _digest(path: Path) -> str:
-    with _open(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def _shipped_manifest() -> Manifest | None:
-    """That of the version that came with this digitd; None where it came without."""
-    try:
-        return Manifest.parse((SHARE / "models" / "v0001.json").read_bytes())
-    except (OSError, ValueError):
-        return None

@@ -1,8 +1,11 @@
-"""A version of the model: a name, an .h5 and what its manifest says about it."""
+"""A version of the model: a name, an .h5 and what its manifest says about it; and its files, read as what they must be."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from daemon.models.calibration import Calibration
@@ -48,3 +51,14 @@ class Version:
             f"{manifest.holdout.accuracy:.2%} right on {manifest.holdout.images} test images, "
             f"{manifest.parameters} parameters, made {manifest.created_at[:10]}"
         )
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a file of a version, where neither a link nor a pipe is expected."""
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file of a version, in hexadecimal."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

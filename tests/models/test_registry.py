@@ -216,9 +216,13 @@ def test_only_what_was_begun_here_is_removed_as_unfinished(registry: Registry) -
     theirs.path.write_bytes(b"somebody's own")
     for name in ("v0050.h5", "v0051.tmp.h5", "v0002.h5"):
         (registry.folder / name).write_bytes(b"somebody's own")
+    linked = make(registry, b"a third model")
+    (registry.folder / f"{linked.name}.json").unlink()
+    linked.path.rename(registry.folder / "elsewhere")
+    linked.path.symlink_to("elsewhere")
     with registry.training():
         left = {path.name for path in registry.folder.glob("v*.h5")}
-    assert {"v0001.h5", "v0002.h5", "v0004.h5", "v0050.h5", "v0051.tmp.h5"} == left
+    assert {"v0001.h5", "v0002.h5", "v0004.h5", "v0050.h5", "v0051.tmp.h5", linked.path.name} == left
 
 
 def test_a_candidate_replaces_only_the_champion_that_it_was_judged_against(registry: Registry) -> None:

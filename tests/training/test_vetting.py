@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from daemon.models.adoption import VettingStopped
-from daemon.models.registry import RegistryError
+from daemon.models.registry import Registry, RegistryError
 from daemon.training.vetting import Vetting
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Daemon, wait_until
 
 SHIPPED = REPOSITORY / "models" / "v0001.h5"
 
@@ -65,6 +67,21 @@ def signal_children(number: int) -> None:
     """Send a signal to each vetting."""
     for pid in children():
         os.kill(pid, number)
+
+
+def test_a_daemon_stops_while_it_vets(root: Path, start_daemon: Callable[..., Daemon]) -> None:
+    """It was ready with another version; the one that was being vetted is neither refused nor live, and nothing runs on."""
+    for kind in ("h5", "json"):
+        shutil.copy(root / "models" / f"v0001.{kind}", root / "models" / f"v0002.{kind}")
+    manifest = json.loads((root / "models" / "v0002.json").read_bytes()) | {"created_at": "2026-11-28T08:00:00.000000Z"}
+    (root / "models" / "v0002.json").write_text(json.dumps(manifest))
+    (root / "models" / "current.h5").symlink_to("v0002.h5")
+    daemon = start_daemon().wait_ready()
+    wait_until(lambda: "v0002 was neither made nor vetted here" in daemon.log, "the vetting to begin")
+    assert 0 == daemon.terminate()
+    events = [(line["event"], line["version"]) for line in Registry(root / "models").ledger.lines()]
+    assert [("live", "v0001")] == events
+    assert Path("v0002.h5") == (root / "models" / "current.h5").readlink()
 
 
 def children() -> list[int]:
