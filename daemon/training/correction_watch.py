@@ -54,7 +54,8 @@ class CorrectionWatch:
         self.labels: frozenset[Label] = frozenset()
         self.last_new = float("-inf")
         for line in read_lines(self._journal):
-            self._remember(line)
+            if line.keys() >= {"sha256", "digit", "predicted"}:
+                self._remember(line)
         self._show()
 
     def apply(self, settings: Settings) -> None:

@@ -191,7 +191,8 @@ def read_learnt(settings: Settings) -> frozenset[Label]:
         lines = (settings.folder("logs") / "learnt.txt").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return frozenset()
-    return frozenset((int(digit), sha256) for digit, _, sha256 in (line.partition(" ") for line in lines))
+    parts = (line.partition(" ") for line in lines)
+    return frozenset((int(digit), sha256) for digit, _, sha256 in parts if digit in DIGITS)
 
 
 def _as_split(items: list[tuple[np.ndarray, int, str]]) -> Split:

@@ -8,7 +8,7 @@ import math
 from daemon.config import Settings
 from daemon.models.registry import Registry, TrainingUnderWay
 from daemon.telemetry.metrics import Metrics
-from daemon.training.candidates import Candidates, Run
+from daemon.training.candidates import OVERTAKEN, Candidates, Run
 from daemon.training.correction_watch import CorrectionWatch
 from daemon.training.corrections import Label, read_learnt
 from daemon.training.gate import PROMOTED
@@ -57,7 +57,10 @@ class Retraining:
             ConfigError: [retrain] names no schedule; nothing has changed.
 
         """
-        self._schedule = Schedule(settings.retrain)
+        schedule = Schedule(settings.retrain)
+        if settings.retrain != self._settings.retrain:
+            self._last = math.inf  # what a new schedule would have had before this moment was not missed
+        self._schedule = schedule
         for change in settings.changes_in_force(self._settings, "training", "retrain", "gate", "retention"):
             log.info("%s", change)
         self._settings = self._candidates.settings = settings
@@ -89,7 +92,7 @@ class Retraining:
         found = now if self._last == -math.inf else self._last
         for number, line in enumerate(self._registry.ledger.lines()):
             began = line.get("time" if number == 0 else "began", math.inf)
-            if began <= now and line.get("event") != "stopped":
+            if began <= now and line.get("event") not in ("stopped", OVERTAKEN):
                 found = began
         self._last = max(self._last, found)
         self._learnt |= read_learnt(self._settings)

@@ -16,6 +16,7 @@ from daemon.config import Settings
 from daemon.index.schema import INSERT, Record, open_to_write, put_state
 from daemon.telemetry.metrics import Metrics
 from daemon.training.correction_watch import Answer, CorrectionWatch, find_answers
+from daemon.training.corrections import read_learnt
 from tests.conftest import Digits, as_ordinary_user
 from tests.training.test_corrections import put
 
@@ -55,6 +56,14 @@ def test_a_correction_is_compared_with_the_answer_that_its_bytes_were_given(sett
     assert passes(again, 2) == [0, 0]
     assert again.labels == watch.labels
     assert len(watch.labels) == 3
+
+
+def test_a_journal_that_somebody_wrote_into_keeps_no_daemon_from_starting(settings: Settings) -> None:
+    """Lines of another form tell nothing."""
+    (settings.folder("logs") / "corrections.jsonl").write_text('{"at": 1}\n[1]\nnonsense\n')
+    (settings.folder("logs") / "learnt.txt").write_text("7\n\nnonsense\n7 abc\n")
+    assert passes(CorrectionWatch(settings, Metrics()), 2) == [0, 0]
+    assert read_learnt(settings) == {(7, ""), (7, "abc")}
 
 
 def test_passes_are_rescan_seconds_apart(settings: Settings, digits: Digits) -> None:

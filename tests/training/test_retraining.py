@@ -227,6 +227,16 @@ def test_a_wrong_schedule_changes_nothing(daemon: Daemon) -> None:
     assert daemon.wait(16 * 3600) == ["scheduled"]
 
 
+def test_a_new_schedule_begins_now(daemon: Daemon) -> None:
+    """Set to noon at four, the first training comes at noon tomorrow, and not at once."""
+    assert daemon.wait(16 * 3600) == ["scheduled"]
+    assert daemon.wait(12 * 3600) == []
+    noon = daemon.settings.retrain.model_copy(update={"cron": "0 12 * * *"})
+    daemon.retraining.apply(daemon.settings.model_copy(update={"retrain": noon}))
+    assert daemon.wait() == []
+    assert daemon.wait(20 * 3600) == ["scheduled"]
+
+
 def test_closing_ends_the_training(daemon: Daemon) -> None:
     """A training that runs is told to stop."""
     assert not daemon.trainings.stop.is_set()
