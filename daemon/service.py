@@ -162,7 +162,7 @@ class Service:
         self._loop(stack, "pipeline", lambda: pipeline.run_once(PASS_SECONDS))
         self._loop(stack, "models", swapper.run_once, rest=HEARTBEAT_SECONDS)
         stack.callback(self._stop.set)  # which a vetting heeds
-        self._start_learning(stack, registry, metrics)
+        self._start_learning(stack, registry, metrics, index)
         self._tend(stack, metrics, lambda: pipeline.idle and not inbox.waiting())
         readiness.report("start", None)
         notify("READY=1")
@@ -180,8 +180,8 @@ class Service:
             )
         stack.callback(os.close, lock)
 
-    def _start_learning(self, stack: ExitStack, registry: Registry, metrics: Metrics) -> None:
-        corrections = CorrectionWatch(self._settings, metrics)
+    def _start_learning(self, stack: ExitStack, registry: Registry, metrics: Metrics, index: Index) -> None:
+        corrections = CorrectionWatch(self._settings, metrics, index)
         candidates = Candidates(self._settings, registry, partial(show_progress, metrics))
         retraining = Retraining(self._settings, registry, corrections, candidates, metrics)
         self._reloads += [retraining.apply, corrections.apply]

@@ -60,6 +60,11 @@ class Index:
         with self._lock:
             self._labels.append(label)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether all that was retired is in the file. Any thread may ask."""
+        return self._works and self._connection is not None and not self._pending
+
     def run_once(self, now: float) -> None:
         """Write what waits; settle when nothing came for a while.
 

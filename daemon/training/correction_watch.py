@@ -17,7 +17,8 @@ from daemon.config import Settings
 from daemon.files import append_line, printable, read_lines
 from daemon.folders import Folder
 from daemon.index.queries import of_content
-from daemon.index.schema import NoIndex, get_state, open_to_read
+from daemon.index.schema import NoIndex, get_state, open_to_read, storable
+from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
 from daemon.training.corrections import Label, list_corrections, read_label
 
@@ -33,6 +34,7 @@ class CorrectionWatch:
     Args:
         settings: where corrections, results and the journal of what was noticed are, and how often to look.
         metrics: counts agreement, shows the live accuracy.
+        index: asked for the answers, and told the labels.
 
     Attributes:
         labels: those that are there, as of the last pass; replaced, never changed.
@@ -40,8 +42,8 @@ class CorrectionWatch:
 
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, index: Index) -> None:
+        self._settings, self._metrics, self._index = settings, metrics, index
         self._folder, self._results = Folder(settings.folder("corrections"), make=True), settings.folder("results")
         self._journal = settings.folder("logs") / "corrections.jsonl"
         self._due = float("-inf")
@@ -99,6 +101,8 @@ class CorrectionWatch:
             if self._digits.get(label[1]) != label[0]:
                 new[name] = label
         self._read = {name: read for name, read in self._read.items() if name in self._status}
+        if len(new) >= NOTICED_PER_PASS:
+            self._due = steady  # the rest is there already
         if new:
             self._notice(new, now)
             self.last_new = steady
@@ -107,23 +111,27 @@ class CorrectionWatch:
         return len(new)
 
     def _notice(self, new: dict[str, Label], now: float) -> None:
-        answers = find_answers(self._settings.index, self._results, new, self._stop)
+        answers = find_answers(self._settings.index, self._index.is_current, self._results, new, self._stop)
         labelled: dict[str, set[int]] = {}
         for _, (digit, sha256) in self._read.values():
             labelled.setdefault(sha256, set()).add(digit)
-        for name, (digit, sha256) in new.items():
-            answer = answers.get(name)
-            predicted = answer.digit if answer else None
-            line = {
+        lines = {
+            name: {
                 "noticed_at": timestamp(now),
                 "file": printable(name),
                 "sha256": sha256,
                 "digit": digit,
-                "predicted": predicted,
-                "model": answer.version if answer else None,
+                "predicted": answers[name].digit if name in answers else None,
+                "model": answers[name].version if name in answers else None,
             }
-            append_line(self._journal, json.dumps(line))
+            for name, (digit, sha256) in new.items()
+        }
+        append_line(self._journal, "\n".join(map(json.dumps, lines.values())))  # one sync for all
+        for name, line in lines.items():
+            digit, sha256 = new[name]
+            predicted = line["predicted"]
             self._remember(line)
+            self._index.label((bytes.fromhex(sha256), digit, storable(name), now))
             agrees = "unknown" if predicted is None else "yes" if predicted == digit else "no"
             self._metrics.corrections.labels(agrees).inc()
             if others := sorted(labelled[sha256] - {digit}):
@@ -161,11 +169,14 @@ class Answer(NamedTuple):
     version: str
 
 
-def find_answers(index: Path, results: Path, labelled: dict[str, Label], stop: threading.Event) -> dict[str, Answer]:
+def find_answers(
+    index: Path, is_current: bool, results: Path, labelled: dict[str, Label], stop: threading.Event
+) -> dict[str, Answer]:
     """The answers that labelled bytes were given, by the index; where that is not whole, also by a walk through results/.
 
     Args:
         index: index.sqlite.
+        is_current: whether nothing waits to be written to it.
         results: where the answers are.
         labelled: by name below corrections/: the label, with the SHA-256 of the bytes.
         stop: ends the walk, with what was found so far.
@@ -175,7 +186,7 @@ def find_answers(index: Path, results: Path, labelled: dict[str, Label], stop: t
 
     """
     found, is_whole = _ask_index(index, labelled)
-    if is_whole:
+    if is_whole and is_current:
         return found
     sought: dict[str, list[str]] = {}  # by the last name of a result: who may be meant
     for name in labelled.keys() - found.keys():

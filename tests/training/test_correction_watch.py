@@ -13,11 +13,14 @@ from threading import Event
 import pytest
 
 from daemon.config import Settings
-from daemon.index.schema import INSERT, Record, open_to_write, put_state
+from daemon.index.schema import INSERT, Record, open_to_read, open_to_write, put_state
+from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
+from daemon.training import correction_watch
 from daemon.training.correction_watch import Answer, CorrectionWatch, find_answers
 from daemon.training.corrections import read_learnt
 from tests.conftest import Digits, as_ordinary_user
+from tests.index.answers import record
 from tests.training.test_corrections import put
 
 NOW = 1_700_000_000.0  # any time
@@ -29,6 +32,12 @@ def answer(results: Path, name: str, content: bytes, digit: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     held = {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "digit": digit, "model": {"version": "v0001"}}
     path.write_text(json.dumps(held))
+
+
+def watch_of(settings: Settings, index: Index | None = None) -> CorrectionWatch:
+    """One whose metrics nobody looks at."""
+    metrics = Metrics()
+    return CorrectionWatch(settings, metrics, index or Index(settings.index, metrics))
 
 
 def passes(watch: CorrectionWatch, count: int) -> list[int]:
@@ -43,7 +52,7 @@ def test_a_correction_is_compared_with_the_answer_that_its_bytes_were_given(sett
         if answered is not None:
             answer(settings.folder("results"), f"batch/{number}.png", digits.png(number), answered)
     metrics = Metrics()
-    watch = CorrectionWatch(settings, metrics)
+    watch = CorrectionWatch(settings, metrics, Index(settings.index, metrics))
     assert passes(watch, 3) == [0, 3, 0], "a file that was not seen twice may still be being written"
     counted = {
         agrees: metrics.registry.get_sample_value("digitd_corrections_total", {"agrees": agrees})
@@ -52,7 +61,7 @@ def test_a_correction_is_compared_with_the_answer_that_its_bytes_were_given(sett
     assert counted == {"yes": 1, "no": 1, "unknown": 1}
     assert metrics.registry.get_sample_value("digitd_live_accuracy_ratio") == 0.5
     assert metrics.registry.get_sample_value("digitd_live_accuracy_images") == 2
-    again = CorrectionWatch(settings, Metrics())
+    again = watch_of(settings)
     assert passes(again, 2) == [0, 0]
     assert again.labels == watch.labels
     assert len(watch.labels) == 3
@@ -68,7 +77,7 @@ def test_a_journal_that_somebody_wrote_into_keeps_no_daemon_from_starting(settin
 
 def test_passes_are_rescan_seconds_apart(settings: Settings, digits: Digits) -> None:
     """Asked more often, it does nothing."""
-    watch = CorrectionWatch(settings, Metrics())
+    watch = watch_of(settings)
     put(settings.folder("corrections"), 7, "a.png", digits.png(0))
     assert [watch.run_once(NOW, steady) for steady in (0.0, 4.9, 5.0, 9.9)] == [0, 0, 1, 0]
 
@@ -80,7 +89,7 @@ def test_an_answer_to_other_bytes_of_the_same_name_is_not_the_answer(tmp_path: P
         f"2/{name}": (2, hashlib.sha256(digits.png(number)).hexdigest())
         for name, number in (("a.png", 1), ("a~12345678.png", 0), ("below/a.png", 0))
     }
-    found = find_answers(tmp_path / "no index", tmp_path, labelled, Event())
+    found = find_answers(tmp_path / "no index", False, tmp_path, labelled, Event())
     assert found == {"2/below/a.png": Answer(7, "v0001")}
 
 
@@ -90,7 +99,7 @@ def test_the_results_are_walked_once_for_all_that_nobody_answered(settings: Sett
     answer(results, "batch/elsewhere.png", digits.png(0), 7)
     for number in range(40):
         put(settings.folder("corrections"), 7, f"{number}.png", digits.png(number))
-    watch = CorrectionWatch(settings, Metrics())
+    watch = watch_of(settings)
     passes(watch, 1)
     with scans_of(results) as scans:
         assert passes(watch, 1) == [40]
@@ -103,16 +112,49 @@ def test_where_the_index_is_whole_it_alone_is_asked(settings: Settings, digits: 
         for number, (digit, version) in enumerate([(3, "v0001"), (7, "v0002")]):
             sha256 = hashlib.sha256(digits.png(0)).digest()
             index.execute(INSERT, Record(number, None, "a.png", sha256, "accepted", None, digit, 0.9, version, 1))
-        put_state(index, since=None)
+        put_state(index, since=None, clean=1)
     put(settings.folder("corrections"), 7, "mine.png", digits.png(0))
     put(settings.folder("corrections"), 7, "unanswered.png", digits.png(1))
-    watch = CorrectionWatch(settings, Metrics())
+    index = Index(settings.index, Metrics())
+    index.run_once(100.0)
+    index.run_once(102.0)
+    watch = watch_of(settings, index)
     passes(watch, 1)
     with scans_of(settings.folder("results")) as scans:
         assert passes(watch, 1) == [2]
     assert scans == []
     journal = [json.loads(line) for line in (settings.folder("logs") / "corrections.jsonl").read_text().splitlines()]
     assert [(line["predicted"], line["model"]) for line in journal] == [(7, "v0002"), (None, None)]
+    index.close()
+    with closing(open_to_read(settings.index)) as connection:
+        assert ["7/mine.png", "7/unanswered.png"] == sorted(
+            file for (file,) in connection.execute("SELECT file FROM labels")
+        )
+
+
+def test_an_index_that_may_lack_the_answer_is_not_believed(settings: Settings, digits: Digits) -> None:
+    """While it is to be filled, or cannot be written, results/ is looked through for what it does not know."""
+    with closing(open_to_write(settings.index, 1.0)) as made:
+        put_state(made, since=None, clean=1)
+    answer(settings.folder("results"), "batch/a.png", digits.png(0), 3)
+    put(settings.folder("corrections"), 7, "a.png", digits.png(0))
+    index = Index(settings.index, Metrics())
+    index.run_once(100.0)
+    index.add([record("waits.png")])
+    passes(watch_of(settings, index), 2)
+    assert 3 == json.loads((settings.folder("logs") / "corrections.jsonl").read_text())["predicted"]
+    index.close()
+
+
+def test_what_is_too_much_for_one_pass_comes_at_once(
+    settings: Settings, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next pass does not wait, so that thousands are noticed within seconds."""
+    monkeypatch.setattr(correction_watch, "NOTICED_PER_PASS", 2)
+    for number in range(5):
+        put(settings.folder("corrections"), 7, f"{number}.png", digits.png(number))
+    watch = watch_of(settings)
+    assert [watch.run_once(NOW, steady) for steady in (0.0, 5.0, 5.1, 5.2, 5.3)] == [0, 2, 2, 1, 0]
 
 
 @contextmanager
@@ -138,7 +180,7 @@ def test_a_stop_ends_the_search(tmp_path: Path, digits: Digits) -> None:
     stop = Event()
     stop.set()
     labelled = {"7/a.png": (7, hashlib.sha256(digits.png(0)).hexdigest())}
-    assert find_answers(tmp_path / "no index", tmp_path, labelled, stop) == {}
+    assert find_answers(tmp_path / "no index", False, tmp_path, labelled, stop) == {}
 
 
 def test_a_label_that_moved_counts_once(settings: Settings, digits: Digits) -> None:
@@ -147,7 +189,7 @@ def test_a_label_that_moved_counts_once(settings: Settings, digits: Digits) -> N
     answer(settings.folder("results"), "a.png", digits.png(0), 7)
     first = put(corrections, 7, "a.png", digits.png(0))
     metrics = Metrics()
-    watch = CorrectionWatch(settings, metrics)
+    watch = CorrectionWatch(settings, metrics, Index(settings.index, metrics))
     assert passes(watch, 2) == [0, 1]
     before = watch.labels
     assert metrics.registry.get_sample_value("digitd_live_accuracy_ratio") == 1.0
@@ -171,7 +213,7 @@ def test_what_cannot_be_read_is_told_once_and_the_rest_is_noticed(
     put(corrections, 3, "secret.png", digits.png(1)).chmod(0)
     put(corrections, 4, "a.png", digits.png(2)).parent.chmod(0)
     put(corrections, 7, "good.png", digits.png(0))
-    watch = CorrectionWatch(settings, Metrics())
+    watch = watch_of(settings)
     with as_ordinary_user():
         assert passes(watch, 4) == [0, 1, 0, 0]
     told = sorted(record.getMessage() for record in caplog.records if record.levelname == "WARNING")

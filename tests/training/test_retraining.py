@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from daemon.config import ConfigError, Settings
+from daemon.index.writer import Index
 from daemon.models.registry import Registry, TrainingUnderWay
 from daemon.telemetry.metrics import Metrics
 from daemon.training.candidates import Candidates, Run
@@ -53,7 +54,7 @@ class Daemon:
         self.registry.ledger.record("live", "v0001", "the daemon started", time=now)
         self.trainings = Trainings(settings, self.registry)
         self.metrics = Metrics()
-        self.corrections = CorrectionWatch(settings, self.metrics)
+        self.corrections = CorrectionWatch(settings, self.metrics, Index(settings.index, self.metrics))
         self.retraining = Retraining(settings, self.registry, self.corrections, self.trainings, self.metrics)
 
     def wait(self, seconds: float = 0.0) -> list[str]:
