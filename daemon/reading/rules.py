@@ -12,7 +12,7 @@ THICKEST, THICKEST_ONE_IN = 4, 45  # pixels, or one in so many of the picture's 
 STEEPEST, SLOPES = 0.08, 17  # pixels up or down for each along, and how many slopes in that range are tried
 SHARE = 0.6  # of the picture's width; what covers less is no rule
 END_SHARE = 0.02  # of the picture's width; a rule ends no further from the border
-FEWEST = 3  # rules; so many need not reach the border: no digit has three bars, but paper may end before its picture
+FEWEST = 4  # rules; so many need not reach the border: a 5 or an 8 has three bars, but paper may end before its picture
 MOST_SHARE = 0.5  # of the picture's height; where rules would be more, it is a texture
 
 
