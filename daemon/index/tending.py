@@ -50,7 +50,10 @@ class Tending:
         self._look_due = self._leave_due = 0.0
 
     def apply(self, settings: Settings) -> None:
-        """Put [retention] in force, from the next look on."""
+        """Put what [retention] says of answers in force, from the next look on."""
+        keys = (*KEYS.values(), "archive", "keep_free_mb")
+        for change in settings.changes_in_force(self._settings, *(f"retention.{key}" for key in keys)):
+            log.info("%s", change)
         self._settings = settings
         self._leave_due = 0.0
 

@@ -61,7 +61,7 @@ class Retraining:
         if settings.retrain != self._settings.retrain:
             self._last = math.inf  # what a new schedule would have had before this moment was not missed
         self._schedule = schedule
-        for change in settings.changes_in_force(self._settings, "training", "retrain", "gate", "retention"):
+        for change in settings.changes_in_force(self._settings, "training", "retrain", "gate", "retention.versions"):
             log.info("%s", change)
         self._settings = self._candidates.settings = settings
 
