@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -203,43 +202,6 @@ class Settings(Table):
     def archive(self) -> Path | None:
         """The folder of what retention moved out, absolute; None where what is old is deleted."""
         return self.root / self.retention.archive if self.retention.archive else None
-
-    def by_key(self) -> dict[str, Any]:
-        """Every value under its dotted key, such as "inbox.rescan_seconds"."""
-        return dict(_flatten("", self.model_dump()))
-
-    def changes_in_force(self, before: Settings, *tables: str) -> Iterator[str]:
-        """What a part that has just put these tables in force has to say: a sentence for each live key that changed."""
-        old = before.by_key()
-        for key, value in self.by_key().items():
-            if key.startswith(tables) and is_live(key) and value != old.get(key):
-                yield f"{key} is now {value!r}; it was {old.get(key)!r}"
-
-    def changes_that_wait(self, before: Settings) -> Iterator[str]:
-        """A sentence for each key that changed and needs a restart."""
-        old = before.by_key()
-        for key, value in self.by_key().items():
-            if not is_live(key) and value != old[key]:
-                yield f"{key} = {value!r} needs a restart; {old[key]!r} stays in force"
-
-
-def is_live(key: str) -> bool:
-    """Whether SIGHUP puts a key such as "inbox.ignore" in force."""
-    table: Any = Settings
-    for name in key.split("."):
-        field = table.model_fields[name]
-        if LIVE in field.metadata:
-            return True
-        table = field.annotation
-    return False
-
-
-def _flatten(prefix: str, tables: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in tables.items():
-        if isinstance(value, dict):
-            yield from _flatten(f"{prefix}{key}.", value)
-        else:
-            yield f"{prefix}{key}", value
 
 
 FOLDERS = ("inbox", "work", "results", "processed", "rejected", "corrections", "models", "logs")

@@ -16,6 +16,7 @@ from types import FrameType
 from daemon.answering.pipeline import Pipeline
 from daemon.answering.publish import prepare, remove_temporaries
 from daemon.answering.retirement import Folders, Retirement
+from daemon.changes import tell_waiting
 from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, PRESENCE, ConfigError, Settings, load_settings
 from daemon.files import take_lock
 from daemon.index.tending import Tending
@@ -212,8 +213,7 @@ class Service:
         else:
             for apply in self._reloads:
                 apply(new)  # says itself what is now in force
-            for change in new.changes_that_wait(self._settings):
-                log.warning("%s", change)
+            tell_waiting(log, self._settings, new)
             log.info("read %s again", new.file)
         notify("READY=1")
 

@@ -39,7 +39,7 @@ def test_architecture_names_every_room() -> None:
     rooms = names - {"__init__.py", "__pycache__"}
     tree = text[text.index("daemon/\n") : text.index("    tests/")]
     assert rooms == set(re.findall(r"\b([a-z_]+(?:\.py)|[a-z]+(?=/ ))", tree))
-    floors = re.findall(r"^\| \d \| (.+?) \|", text, re.MULTILINE)
+    floors = re.findall(r"^\| \d+ \| (.+?) \|", text, re.MULTILINE)
     contract = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
     assert [set(re.split(r" [|] ", layer)) for layer in contract] == [
         set(re.findall("`([a-z_]+)`", floor)) for floor in floors

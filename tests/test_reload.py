@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from daemon.config import is_live, load_settings
+from daemon.changes import by_key, is_live
+from daemon.config import load_settings
 from tests.conftest import Daemon, Digits, make_root, wait_until
 
 
@@ -69,7 +70,7 @@ def test_what_cannot_change_live_is_named(daemon: Daemon) -> None:
 def test_every_live_key_is_taken_up_by_the_part_that_it_is_for(root: Path, start_daemon: Callable[..., Daemon]) -> None:
     """Each key that is marked live is told, once, as being in force; none of them is said to need a restart."""
     daemon = start_daemon().wait_ready()
-    before = load_settings(root / "config.toml").by_key()
+    before = by_key(load_settings(root / "config.toml"))
     live = {key: changed(key, value) for key, value in before.items() if is_live(key)}
     tables: dict[str, dict[str, object]] = {}
     for key, value in (before | live).items():

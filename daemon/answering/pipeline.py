@@ -23,6 +23,7 @@ from daemon.answering.publish import prepare, publish_predictions, publish_rejec
 from daemon.answering.records import prediction_records, rejection_record
 from daemon.answering.retirement import Answered, Folders, Retirement
 from daemon.answering.walks import Elsewhere, Step, Then, Walks, ended
+from daemon.changes import tell_in_force
 from daemon.config import Settings
 from daemon.drops import Drop, Predictions, Rejection, with_ending
 from daemon.files import RETRY_SECONDS, printable
@@ -82,8 +83,7 @@ class Pipeline:
     def apply(self, settings: Settings) -> None:
         """Put in force what may change while images walk; a step, so that it comes between batches."""
         self._inbox.apply(settings.inbox)
-        for change in settings.changes_in_force(self._settings, "inbox", "inference"):
-            log.info("%s", change)
+        tell_in_force(log, self._settings, settings, "inbox", "inference")
         self._settings = settings
 
     @property

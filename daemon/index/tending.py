@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from daemon.changes import tell_in_force
 from daemon.config import Settings, load_settings
 from daemon.index.filling import Superseded, fill
 from daemon.index.retention import KEYS, leave
@@ -52,8 +53,7 @@ class Tending:
     def apply(self, settings: Settings) -> None:
         """Put what [retention] says of answers in force, from the next look on."""
         keys = (*KEYS.values(), "archive", "keep_free_mb")
-        for change in settings.changes_in_force(self._settings, *(f"retention.{key}" for key in keys)):
-            log.info("%s", change)
+        tell_in_force(log, self._settings, settings, *(f"retention.{key}" for key in keys))
         self._settings = settings
         self._leave_due = 0.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+from daemon.changes import tell_in_force
 from daemon.config import Settings
 from daemon.models.registry import Registry, TrainingUnderWay
 from daemon.telemetry.metrics import Metrics
@@ -61,8 +62,7 @@ class Retraining:
         if settings.retrain != self._settings.retrain:
             self._last = math.inf  # what a new schedule would have had before this moment was not missed
         self._schedule = schedule
-        for change in settings.changes_in_force(self._settings, "training", "retrain", "gate", "retention.versions"):
-            log.info("%s", change)
+        tell_in_force(log, self._settings, settings, "training", "retrain", "gate", "retention.versions")
         self._settings = self._candidates.settings = settings
 
     def close(self) -> None:
