@@ -121,11 +121,11 @@ def _model_problems(settings: Settings) -> Iterator[str]:
         yield f"[paths] models: {error}"
         return
     print(f"model {version.name}: {version.describe()}\n")
-    from daemon.models.network import ModelError, build_model, find_optimizer, read_model
+    from daemon.models.live import load
+    from daemon.models.network import ModelError, build_model
 
     try:
-        read_model(version.path)
+        load(version)
         build_model(settings.training.layers)
-        find_optimizer(settings.training.optimizer)
     except (ModelError, ConfigError) as error:
         yield str(error)

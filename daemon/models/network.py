@@ -65,23 +65,6 @@ def build_model(layers: Sequence[Layer]) -> keras.Sequential:
     return model
 
 
-def find_optimizer(name: str) -> type[keras.optimizers.Optimizer]:
-    """The class of an optimizer that can be made with a learning rate alone.
-
-    Raises:
-        ConfigError: Keras knows no such optimizer.
-
-    """
-    try:
-        kind = type(keras.optimizers.get(name))
-        kind(learning_rate=0.001)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f'[training] optimizer: expected the name of a Keras optimizer, such as "adam". Received: {name!r}.'
-        ) from error
-    return kind
-
-
 def as_input(images: np.ndarray) -> np.ndarray:
     """Turn (n, 28, 28) uint8 images into the network's input, (n, 28, 28, 1) float32 in 0..1."""
     return np.multiply(images[..., None], np.float32(1 / 255), dtype=np.float32)

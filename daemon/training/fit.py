@@ -7,7 +7,7 @@ from pathlib import Path
 
 from daemon.config import Settings, TrainingSettings
 from daemon.models.backend import keras, tf
-from daemon.models.network import build_model, find_optimizer, read_model
+from daemon.models.network import build_model, read_model
 from daemon.models.version import Version
 from daemon.training.batches import training_batches, validation_data, with_synthetic
 from daemon.training.corrections import Corrections, load_corrections
@@ -105,7 +105,7 @@ def compile_model(model: keras.Sequential, settings: TrainingSettings, learning_
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
     )
-    optimizer = find_optimizer(settings.optimizer)(learning_rate=rate)
+    optimizer = type(keras.optimizers.get(settings.optimizer))(learning_rate=rate)
     model.compile(optimizer=optimizer, loss=settings.loss, weighted_metrics=[DigitAccuracy()])
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.config import ConfigError, Layer, load_settings
 from daemon.models.backend import keras
-from daemon.models.network import ModelError, as_input, build_model, find_optimizer, read_model
+from daemon.models.network import ModelError, as_input, build_model, read_model
 from tests.conftest import REPOSITORY
 
 SHIPPED = REPOSITORY / "models" / "v0001.h5"
@@ -84,18 +84,6 @@ def test_a_network_that_does_not_end_in_probabilities_is_refused(layers: list[La
 def test_probabilities_may_come_from_any_softmax(last: Layer) -> None:
     """Not only from that of a dense layer."""
     assert build_model([layer("Flatten"), layer("Dense", units=10), last]).output_shape == (None, 10)
-
-
-@pytest.mark.parametrize("name", ["adan", "", "LossScaleOptimizer", "schedules"])
-def test_an_unknown_optimizer_is_refused(name: str) -> None:
-    """What Keras does not know, or cannot make from a learning rate, is named."""
-    with pytest.raises(ConfigError, match=rf"optimizer: expected the name of a Keras optimizer.* Received: '{name}'"):
-        find_optimizer(name)
-
-
-def test_an_optimizer_is_found_by_its_name() -> None:
-    """However it is capitalised."""
-    assert keras.optimizers.Adam is find_optimizer("adam") is find_optimizer("Adam")
 
 
 def save(model: keras.Model, folder: Path) -> Path:
