@@ -90,7 +90,8 @@ class LiveModel:
                 self.logits(np.zeros((size, *IMAGE_SHAPE[:2]), np.uint8))
             if self._answers_like(expected):
                 return
-            log.warning("%s: folded, it answers differently; it predicts as it was saved", path)
+            if model is folded:
+                log.warning("%s: folded, it answers differently; it predicts as it was saved", path)
         raise ModelError(f"{path}: expected the answers that the model was saved with. Received: others, in a graph.")
 
     def predict(self, images: np.ndarray) -> Answers:
