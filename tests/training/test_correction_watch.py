@@ -71,7 +71,7 @@ def test_a_journal_that_somebody_wrote_into_keeps_no_daemon_from_starting(settin
     """Lines of another form tell nothing."""
     (settings.folder("logs") / "corrections.jsonl").write_text('{"at": 1}\n[1]\nnonsense\n')
     (settings.folder("logs") / "learnt.txt").write_text("7\n\nnonsense\n7 abc\n")
-    assert passes(CorrectionWatch(settings, Metrics()), 2) == [0, 0]
+    assert passes(watch_of(settings), 2) == [0, 0]
     assert read_learnt(settings) == {(7, ""), (7, "abc")}
 
 
