@@ -26,8 +26,6 @@ OWN_FAULTS = {  # of a file that cannot be renamed, where nothing is wrong with 
     errno.ENAMETOOLONG,
 }
 
-_AT_FDCWD = -100
-_RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -183,21 +181,6 @@ def _gives_way(path: Path) -> bool:
     finally:
         os.close(left)
     return True
-
-
-def rename_to_free_name(source: str, target: str) -> bool:
-    """Rename, unless the target exists or the file system cannot promise that it will not be replaced.
-
-    Returns:
-        Whether it was renamed.
-
-    """
-    if _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
-        return True
-    error = _last_error(target)
-    if error.errno in (errno.EEXIST, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EXDEV):
-        return False
-    raise error
 
 
 def is_own_fault(error: OSError, source: Path, target: Path) -> bool:

@@ -1,4 +1,4 @@
-"""files.py: names to show, durable writing, renames that replace nothing."""
+"""files.py: names to show, durable writing, locks."""
 
 import fcntl
 import hashlib
@@ -11,7 +11,6 @@ from daemon.files import (
     append_line,
     file_sha256,
     printable,
-    rename_to_free_name,
     replace_symlink,
     sync_file_system,
     sync_folder,
@@ -55,35 +54,6 @@ def test_replace_symlink_replaces_link_and_file(tmp_path: Path) -> None:
     replace_symlink(tmp_path / "current", "v2")
     assert ["current"] == os.listdir(tmp_path)
     assert (tmp_path / "current").readlink() == Path("v2")
-
-
-def test_rename_to_free_name_renames(tmp_path: Path) -> None:
-    """Where the name is free, the file has it afterwards."""
-    (tmp_path / "a").write_bytes(b"a")
-    assert rename_to_free_name(str(tmp_path / "a"), str(tmp_path / "b"))
-    assert ["b"] == os.listdir(tmp_path)
-
-
-def test_rename_to_free_name_replaces_nothing(tmp_path: Path) -> None:
-    """Where the name is taken, both files stay as they were."""
-    (tmp_path / "a").write_bytes(b"a")
-    (tmp_path / "b").write_bytes(b"b")
-    assert not rename_to_free_name(str(tmp_path / "a"), str(tmp_path / "b"))
-    assert {"a": b"a", "b": b"b"} == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-
-def test_rename_to_free_name_tells_of_a_missing_folder(tmp_path: Path) -> None:
-    """A folder that is not there gives False, not an error."""
-    (tmp_path / "a").write_bytes(b"a")
-    assert not rename_to_free_name(str(tmp_path / "a"), str(tmp_path / "none" / "b"))
-
-
-def test_rename_to_free_name_takes_names_that_are_not_utf8(tmp_path: Path) -> None:
-    """Names are bytes to the kernel, and stay the same bytes."""
-    source = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff")
-    Path(source).write_bytes(b"a")
-    assert rename_to_free_name(source, source + "b")
-    assert [b"a\xffb"] == os.listdir(os.fsencode(tmp_path))
 
 
 def test_syncing_a_missing_folder_raises(tmp_path: Path) -> None:

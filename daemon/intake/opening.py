@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from daemon.folders import DEEPEST_FOLDER, Folder
 
 ACL = "system.posix_acl_access"  # a version, then entries; see linux/posix_acl_xattr.h and acl(5)
-VERSION, ENTRY = struct.Struct("<I"), struct.Struct("<HHI")  # an entry: tag, permissions, user or group
+ACL_VERSION, ACL_ENTRY = struct.Struct("<I"), struct.Struct("<HHI")  # an entry: tag, permissions, user or group
 USER_OBJ, USER, GROUP_OBJ, MASK, OTHER = 0x01, 0x02, 0x04, 0x10, 0x20  # 0x08 is a named group
 NOBODY = 0xFFFFFFFF  # of entries that name none
 ALL = 0o7
@@ -37,13 +37,13 @@ def let_in(acl: bytes | None, mode: int, user: int) -> bytes:
         for tag, shift in ((USER_OBJ, 6), (GROUP_OBJ, 3), (OTHER, 0)):
             entries[tag, NOBODY] = mode >> shift & ALL
     else:
-        entries = {(tag, who): given for tag, given, who in ENTRY.iter_unpack(acl[VERSION.size :])}
+        entries = {(tag, who): given for tag, given, who in ACL_ENTRY.iter_unpack(acl[ACL_VERSION.size :])}
     mask = entries.get((MASK, NOBODY), ALL)
     for tag, who in entries:
         if tag not in (USER_OBJ, OTHER):
             entries[tag, who] &= mask  # the mask grows; what it kept back stays back
     entries |= {(USER, user): ALL, (MASK, NOBODY): ALL}
-    return VERSION.pack(2) + b"".join(ENTRY.pack(tag, given, who) for (tag, who), given in sorted(entries.items()))
+    return ACL_VERSION.pack(2) + b"".join(ACL_ENTRY.pack(tag, given, who) for (tag, who), given in sorted(entries.items()))
 
 
 def open_folders(path: str) -> int:
@@ -60,7 +60,7 @@ def open_folders(path: str) -> int:
             name = waiting.pop()
             try:
                 if name:
-                    opened += _open(top, name)
+                    opened += _let_into(top, name)
                 folders = [entry.name for entry in top.entries(name) if entry.is_dir(follow_symlinks=False)]
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # not one that has gone, or become something else
@@ -71,7 +71,7 @@ def open_folders(path: str) -> int:
     return opened
 
 
-def _open(top: Folder, name: str) -> bool:
+def _let_into(top: Folder, name: str) -> bool:
     descriptor = top.open(name, os.O_RDONLY | os.O_DIRECTORY)
     try:
         status = os.fstat(descriptor)

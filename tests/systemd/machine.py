@@ -49,9 +49,13 @@ class Machine:
                 stderr=subprocess.STDOUT,
             )
         children = Path(f"/proc/{self.nspawn.pid}/task/{self.nspawn.pid}/children")
-        self.wait_until(children.read_text, "the container to start")
-        self.init = children.read_text().split()[0]
-        self.wait_until(self._booted, "the container to boot")
+        try:
+            self.wait_until(children.read_text, "the container to start")
+            self.init = children.read_text().split()[0]
+            self.wait_until(self._booted, "the container to boot")
+        except BaseException:
+            self.nspawn.terminate()
+            raise
 
     def _booted(self) -> bool:
         return self.run("systemctl", "is-system-running", "--wait", check=False).strip() in ("running", "degraded")
@@ -122,8 +126,8 @@ class Machine:
         return self.get("/readyz").strip() == "ok"
 
     @staticmethod
-    def wait_until(condition: Callable[[], object], what: str, seconds: float = 120.0) -> None:
-        """Look at `condition` until it holds.
+    def wait_until(condition: Callable[[], object], what: str, seconds: float = 300.0) -> None:
+        """Look at `condition` until it holds; generous, because machines that run tests are busy.
 
         Raises:
             AssertionError: it did not within `seconds`.
