@@ -17,8 +17,7 @@ _BY_SHA256 = """
 SELECT answers.* FROM digests JOIN answers USING (id) WHERE digest = substr(?1, 1, 8) AND sha256 = ?1
 UNION ALL
 SELECT * FROM answers WHERE id > (SELECT value FROM state WHERE key = 'settled') AND sha256 = ?1
-ORDER BY answered_at DESC
-"""
+"""  # not ordered: SQLite would then go through all answers by their time
 DAY = 86400.0  # seconds
 WEEK = 7 * DAY
 BLOCK = 4096  # bytes of a file system; a file takes whole ones, and its JSON one more
@@ -87,7 +86,8 @@ def find(
 
 def of_content(connection: sqlite3.Connection, sha256: bytes) -> list[sqlite3.Row]:
     """All answers that these bytes were given, newest first."""
-    return connection.execute(_BY_SHA256, (sha256,)).fetchall()
+    found = connection.execute(_BY_SHA256, (sha256,)).fetchall()
+    return sorted(found, key=lambda row: row["answered_at"], reverse=True)
 
 
 def bytes_per_day(connection: sqlite3.Connection, now: float) -> float:

@@ -3,11 +3,24 @@
 from contextlib import closing
 
 from daemon.config import Settings
-from daemon.index.queries import DAY, bytes_per_day
+from daemon.index import queries
+from daemon.index.queries import DAY, bytes_per_day, of_content
 from daemon.index.schema import open_to_read
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
 from tests.index.answers import NOON, record
+
+
+def test_a_digest_is_looked_up(bare: Settings) -> None:
+    """However many answers there are, SQLite goes through none of them but those that nothing indexes yet."""
+    index = Index(bare.index, Metrics())
+    index.add([record("a.png", b"a", NOON), record("b.png", b"a", NOON + 1), record("c.png", b"c")])
+    index.close()
+    with closing(open_to_read(bare.index)) as connection:
+        digest = record("", b"a").sha256
+        assert ["b.png", "a.png"] == [row["name"] for row in of_content(connection, digest or b"")]
+        plan = [row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {queries._BY_SHA256}", (digest,))]
+    assert [] == [step for step in plan if "SCAN" in step]
 
 
 def test_the_pace_is_that_of_the_last_week(bare: Settings) -> None:
