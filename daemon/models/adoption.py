@@ -37,7 +37,7 @@ Vet = Callable[[Path, Path], Findings]
 
 
 class VettingStopped(Exception):
-    """The vetting was ended before it came to anything: nothing is refused, nothing passed."""
+    """The vetting ended before it came to anything: nothing is refused, nothing passed."""
 
 
 def adopt(registry: Registry, vet: Vet, file: Path) -> str:

@@ -37,7 +37,6 @@ class Swapper:
 
     Raises:
         RegistryError, ModelError: there is no usable model to begin with.
-        VettingStopped: it was told to stop before there was one.
 
     """
 
@@ -47,7 +46,10 @@ class Swapper:
         self._hindered = ""  # what of the machine keeps a foreign model from being taken in: said once, too
         self._unrecorded: deque[Callable[[], None]] = deque()  # for the ledger, once the disk takes it
         self._live: Version | None = None
-        self.slot, version = self._begin()
+        try:
+            self.slot, version = self._begin()
+        except VettingStopped as stopped:
+            raise RegistryError(f"there is no model to begin with: {stopped}") from stopped
         registry.settle(version)
         self._show(version, "the daemon started")
 

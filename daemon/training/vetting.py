@@ -30,6 +30,7 @@ ADDRESS_SPACE = 16 * 2**30  # bytes; importing TensorFlow alone takes several
 CPU_SECONDS = 300
 MAX_WRITTEN = 2**20  # bytes a file; Python tries its folder for temporary files out
 WALL_SECONDS = 600.0
+WRONG_SETTINGS = 2  # the child's exit code, beside 0 and 1
 POLL_SECONDS = 0.2
 
 
@@ -55,7 +56,7 @@ class Vetting:
 
         Raises:
             RegistryError: it did not pass; the message says why.
-            VettingStopped: it was told to stop.
+            VettingStopped: it was told to stop, or hindered by what is no fault of the file's.
 
         """
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as words:  # whose size is limited, too
@@ -89,10 +90,10 @@ class Vetting:
 
 def _judge(code: int, output: bytes, words: str, shown: Path) -> Findings:
     """What the child's end means."""
-    if code == -signal.SIGTERM:
-        raise VettingStopped(f"{shown}: the vetting was interrupted")
+    reason = (words.strip() or "no words").splitlines()[-1]
+    if code in (-signal.SIGTERM, WRONG_SETTINGS):  # neither says anything about the model
+        raise VettingStopped(f"{shown}: the vetting came to nothing: {reason}")
     if code != 0:
-        reason = (words.strip() or "no words").splitlines()[-1]
         if code < 0:
             reason = f"{shown}: loading it killed its process with {signal.Signals(-code).name}; {reason}"
         raise RegistryError(reason)
@@ -120,6 +121,11 @@ def main(arguments: Sequence[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_WRITTEN, MAX_WRITTEN))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        settings, file = load_settings(Path(arguments[0])), Path(arguments[1])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return WRONG_SETTINGS
     from daemon.models.backend import keras
     from daemon.models.calibration import Calibration
     from daemon.models.live import LiveModel
@@ -127,7 +133,6 @@ def main(arguments: Sequence[str]) -> int:
     from daemon.models.version import ModelIdentity
     from daemon.training.evaluation import compare
 
-    settings, file = load_settings(Path(arguments[0])), Path(arguments[1])
     base = load_holdout(settings)
     try:
         model = LiveModel(file, ModelIdentity("", ""), Calibration())

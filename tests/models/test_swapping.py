@@ -271,3 +271,13 @@ def test_without_any_usable_model_there_is_no_daemon(root: Root) -> None:
     (root.registry.folder / "v0001.h5").write_bytes(b"no model")
     with pytest.raises((RegistryError, ModelError), match=r"v0001\.h5: expected the file that its manifest describes"):
         root.swapper()
+
+
+def test_a_start_whose_vetting_is_interrupted_ends_with_a_sentence(root: Root) -> None:
+    """The next start tries again."""
+    (root.registry.folder / "ledger.jsonl").unlink()
+    root.vetting.end = VettingStopped("told to stop")
+    with pytest.raises(RegistryError, match="no model to begin with: told to stop"):
+        root.swapper()
+    root.vetting.end = None
+    assert "v0001" == live(root.swapper())

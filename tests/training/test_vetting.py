@@ -57,6 +57,13 @@ def test_a_vetting_that_is_terminated_refuses_nothing(config: Path) -> None:
         Vetting(config, threading.Event(), waiting=lambda: signal_children(signal.SIGTERM))(SHIPPED, SHIPPED)
 
 
+def test_a_wrong_configuration_refuses_nothing(config: Path) -> None:
+    """It is no fault of the model's, and is named."""
+    config.write_text("[gate]\ncanary = 1\n")
+    with pytest.raises(VettingStopped, match=r"came to nothing: .*canary"):
+        Vetting(config, threading.Event())(SHIPPED, SHIPPED)
+
+
 def test_ctrl_c_reaches_only_who_started_it(config: Path) -> None:
     """On a terminal it goes to the whole group of processes; the one that vets says nothing of it."""
     waiting = partial(signal_children, signal.SIGINT)
