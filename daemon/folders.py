@@ -219,24 +219,28 @@ def rename_to_free_name(source: Folder, name: str, target: Folder, new_name: str
 
 
 def try_renames(folder: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
-    """Move an empty file from one folder to another and back, for what stat(2) says does not suffice.
+    """Move something from one folder to another and back, for what stat(2) says does not suffice.
 
-    Two bind mounts of one file system have one `st_dev`, and yet rename(2) between them is EXDEV.
+    Two bind mounts of one file system have one `st_dev`, and yet rename(2) between them is EXDEV. What is moved is an empty
+    folder, which a daemon that runs takes for nobody's image. Where the disk is full, nothing is tried.
 
     Raises:
         OSError: files cannot be moved between them.
 
     """
-    name = ".digitd-probe"
+    name = f".digitd-probe-{os.getpid()}"
     with Folder(folder) as here, Folder(other) as there:
-        os.close(here.open(name, os.O_WRONLY | os.O_CREAT))
         try:
+            here.make_parents(f"{name}/")
             rename(here, name, there, name)
             rename(there, name, here, name)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
         finally:
             for place in (here, there):
                 with suppress(OSError):
-                    place.unlink(name)
+                    place.rmdir(name)
 
 
 def open_beneath(folder: int, name: str, flags: int) -> int:

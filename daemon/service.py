@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
@@ -19,6 +20,7 @@ from daemon.answering.retirement import Folders, Retirement
 from daemon.changes import tell_waiting
 from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, PRESENCE, ConfigError, Settings, load_settings
 from daemon.files import take_lock
+from daemon.folders import try_renames
 from daemon.index.tending import Tending
 from daemon.index.writer import Index
 from daemon.intake.inbox import Inbox
@@ -108,8 +110,8 @@ class Service:
                 settings.folder(name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StartError(f"[paths] {name}: expected a folder that can be written. Received: {error}") from error
-        _check_one_file_system(settings)
         self._take_root(stack)
+        _check_one_file_system(settings)
         folders = Folders(*(settings.folder(name) for name in ("work", "results", "processed", "rejected")))
         for folder in (folders.results, folders.rejected):
             prepare(folder)
@@ -276,13 +278,17 @@ def _finish(pipeline: Pipeline) -> None:
 
 
 def _check_one_file_system(settings: Settings) -> None:
-    """Claiming and retiring are renames, which do not cross file systems."""
-    devices = {name: settings.folder(name).stat().st_dev for name in ONE_FILE_SYSTEM}
-    if len(set(devices.values())) > 1:
-        raise StartError(
-            "[paths]: expected inbox, work, processed and rejected on one file system, because files move between them "
-            f"by rename. Received: devices {devices}."
-        )
+    """Claiming, giving back and retiring are renames, which cross neither file systems nor mounts."""
+    for name in ONE_FILE_SYSTEM:
+        try:
+            try_renames(settings.folder("work"), settings.folder(name))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise StartError(
+                f"[paths]: expected {', '.join(ONE_FILE_SYSTEM)} on one file system and in one mount, because files move "
+                f"between them by rename. Received: work and {name} are not. Mount the folder above them instead."
+            ) from error
 
 
 def _nothing() -> None:

@@ -476,3 +476,20 @@ def test_a_missing_model_is_told_in_a_sentence(root: Path, start_daemon: StartDa
     assert "expected the file that its manifest describes" in daemon.log
     assert "Traceback" not in daemon.log
     assert {"a.png"} == files_below(root / "inbox")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_two_mounts_of_one_file_system_are_refused(root: Path, command: str) -> None:
+    """inbox/ and work/ in mounts of their own, as in a container: before anything is dropped, a sentence says so."""
+    mount = f'mount --bind inbox inbox && exec "$0" -m daemon {command} -c config.toml'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, sys.executable],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "DIGITD_HTTP__PORT": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "work and inbox are not" in done.stdout + done.stderr
+    assert 1 == done.returncode

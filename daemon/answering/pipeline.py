@@ -40,7 +40,7 @@ CHUNKS_IN_FLIGHT = 6  # claimed and not published
 FEW = 8  # up to so many drops are decoded, if harmless, and answered here: a hand-over to another process costs more
 PARTS = 16  # a chunk that killed its decoder is tried again in so many; then the part that kills, image by image
 SOLO_TRIES = 3  # a process that dies on an image alone may have been killed by somebody; not three times
-CLOSING = ("results", "retire", "decoders")  # sources whose faults keep the intake closed; their own retries open it
+CLOSING = ("results", "retire", "disk", "decoders")  # sources whose faults keep the intake closed; their own retries open it
 UNFINISHED = {"not_an_image", "truncated", "unreadable"}  # what a file that is still being written looks like
 
 
@@ -95,6 +95,7 @@ class Pipeline:
         """Claim a chunk, then take the steps that are there, or wait for one for at most `longest` seconds."""
         now = time.monotonic()
         self._renew_decoders()
+        self._readiness.report("disk", self._retirement.slowness(now))
         wait = longest
         if claim and now >= self._paused_until and not any(map(self._readiness.is_held, CLOSING)):
             self._claim()

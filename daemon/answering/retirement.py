@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,7 @@ from daemon.telemetry.readiness import Readiness
 log = logging.getLogger(__name__)
 
 GROUP = 1024  # originals that are retired with one sync
-SLOW_SECONDS = 5.0  # a sync that takes longer keeps the intake closed, so that work/ does not fill up
-LAST_SECONDS = 10.0  # at the end, for the disk; what it has not done by then is done again after the next start
+SLOW_SECONDS = 5.0  # a sync that takes longer keeps the intake closed, for work/ would fill up
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,10 @@ class Answered:
 class Retirement:
     """Makes published results durable, a group at a time, and only then moves their originals out of work/.
 
-    The sync runs in a thread of its own, so that it can be said how long a slow disk takes, and intake waits meanwhile.
-
     Args:
         folders: where results and originals are.
         inbox: told which names are free again.
-        readiness: told when the disk refuses, or is slow.
+        readiness: told when the disk refuses.
         sync_seconds: how long a result may wait to be made durable.
         index: told what was retired; it is written by this thread, a group at a time.
 
@@ -81,8 +77,8 @@ class Retirement:
         self._folders, self._inbox, self._readiness, self._metrics = folders, inbox, readiness, metrics
         self._sync_seconds, self._index = sync_seconds, index
         self._queue: queue.SimpleQueue[list[Answered]] = queue.SimpleQueue()
-        self._group: list[Answered] = []  # waits for the next sync
-        self._sync: _Sync | None = None
+        self._group: list[Answered] = []
+        self._sync_began = float("inf")  # now, if a sync is going on
         self._immovable: set[str] = set()
         self._due = float("inf")
 
@@ -91,12 +87,9 @@ class Retirement:
         self._queue.put(answered)
 
     def run_once(self, longest: float) -> None:
-        """Collect for at most `longest` seconds, or wait so long for a sync; retire the group when it is due."""
+        """Collect for at most `longest` seconds; retire the group when it is due."""
         now = time.monotonic()
         self._index.run_once(now)
-        if self._sync:
-            self._wait(longest)
-            return
         try:
             answered = self._queue.get(timeout=max(0.0, min(longest, self._due - now)))
             if not self._group:
@@ -105,46 +98,40 @@ class Retirement:
         except queue.Empty:
             pass
         if len(self._group) >= GROUP or time.monotonic() >= self._due:
-            self._begin()
-            self._wait(longest)
+            self.flush()
 
     def flush(self) -> None:
-        """Sync and retire what there is, unless the disk takes too long; where the machine refuses, it is tried again."""
-        self._wait(LAST_SECONDS)
-        if not self._sync:
-            self._begin()
-            self._wait(LAST_SECONDS)
-
-    def _begin(self) -> None:
+        """Sync, then retire the group; where the machine refuses, what is left is tried again."""
         for _ in range(self._queue.qsize()):
             self._group += self._queue.get_nowait()
-        self._sync = _Sync(self._folders, self._group)
-        self._group, self._due = [], float("inf")
-        self._sync.start()
-
-    def _wait(self, longest: float) -> None:
-        """Wait for the sync, then retire its group; where the machine refuses, what is left is tried again."""
-        if not self._sync:
-            return
-        self._sync.join(longest)
-        sync, seconds = self._sync, time.monotonic() - self._sync.began
-        if sync.is_alive():
-            if seconds > SLOW_SECONDS:
-                self._readiness.report("retire", f"the disk is slow: it has synced for {seconds:.0f} s so far")
-            return
-        self._sync = None
-        fault = sync.fault
-        if fault:
-            self._group += sync.group
+        group, self._group, self._due = self._group, [], float("inf")
+        self._sync_began = started = time.monotonic()
+        try:
+            self._sync()
+        except OSError as error:
+            fault: OSError | None = error
+            self._group += group
         else:
-            fault = self._retire(sync.group)
+            fault = self._retire(group)
+        finally:
+            self._sync_began = float("inf")
         if fault:
             self._readiness.fault("retire", fault)
         else:
             self._readiness.report("retire", None)
         if self._group:
             self._due = time.monotonic() + RETRY_SECONDS
-        self._metrics.stage_seconds.labels("retire").observe(time.monotonic() - sync.began)
+        self._metrics.stage_seconds.labels("retire").observe(time.monotonic() - started)
+
+    def slowness(self, now: float) -> str | None:
+        """How long the disk has taken for a sync, where that is so long that work/ would fill up. Any thread may ask."""
+        seconds = now - self._sync_began
+        return f"the disk is slow: it has synced for {seconds:.0f} s so far" if seconds > SLOW_SECONDS else None
+
+    def _sync(self) -> None:
+        sync_file_system(self._folders.results)
+        if self._folders.rejected.stat().st_dev != self._folders.results.stat().st_dev:
+            sync_file_system(self._folders.rejected)
 
     def _retire(self, group: list[Answered]) -> OSError | None:
         """Move originals; what cannot be moved is to be tried again. The machine's fault, where it is one."""
@@ -187,27 +174,3 @@ class Retirement:
             self._immovable.add(name)
             self._metrics.intake_errors.labels("immovable").inc()
             log.warning("%s is answered but cannot leave work/: %s; trying again", printable(name), error.strerror)
-
-
-class _Sync(threading.Thread):
-    """One sync, for a group of originals.
-
-    Attributes:
-        group: what is retired after it.
-        began: when, by the monotonic clock.
-        fault: of the machine, once it has ended.
-
-    """
-
-    def __init__(self, folders: Folders, group: list[Answered]) -> None:
-        super().__init__(name="sync", daemon=True)
-        self._folders, self.group, self.began = folders, group, time.monotonic()
-        self.fault: OSError | None = None
-
-    def run(self) -> None:
-        try:
-            sync_file_system(self._folders.results)
-            if self._folders.rejected.stat().st_dev != self._folders.results.stat().st_dev:
-                sync_file_system(self._folders.rejected)
-        except OSError as error:
-            self.fault = error

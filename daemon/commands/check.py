@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.config import FOLDERS, ONE_FILE_SYSTEM, ConfigError, Settings
+from daemon.folders import try_renames
 from daemon.index.queries import bytes_per_day
 from daemon.index.schema import NoIndex, open_to_read
 from daemon.models.registry import Registry, RegistryError
@@ -85,7 +87,6 @@ def _schedule_problems(settings: Settings) -> Iterator[str]:
 
 
 def _folder_problems(settings: Settings) -> Iterator[str]:
-    devices = {}
     for name in FOLDERS:
         folder = settings.folder(name)
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
@@ -93,9 +94,12 @@ def _folder_problems(settings: Settings) -> Iterator[str]:
             yield f"[paths] {name}: expected a folder. Received: {nearest} is a file"
         elif not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
             yield f"[paths] {name}: {nearest} is not readable and writable for this user"
-        devices[name] = nearest.stat().st_dev
-    if len({devices[name] for name in ONE_FILE_SYSTEM}) > 1:
-        yield f"[paths]: {', '.join(ONE_FILE_SYSTEM)} are not on one file system; files move between them by rename"
+    for name in ONE_FILE_SYSTEM:
+        try:
+            try_renames(settings.folder("work"), settings.folder(name))
+        except OSError as error:
+            if error.errno == errno.EXDEV:  # all else was said above, or is not there yet
+                yield f"[paths]: work and {name} are not on one file system and in one mount; files are renamed between them"
 
 
 def _limit_problems(settings: Settings) -> Iterator[str]:

@@ -94,7 +94,7 @@ def test_killed_at_any_file_changing_call_it_loses_nothing(nursery: Nursery, pla
         plan, _ = rehearse(daemon, drops, tmp_path / "calls")
     check_all_done(root, drops)
     kinds = {kind for _, kind, _ in plan}
-    assert {"rename", "write", "syncfs", "mkdir"} <= kinds, f"the rehearsal saw only {kinds}"
+    assert {"renameat", "write", "syncfs", "mkdirat"} <= kinds, f"the rehearsal saw only {kinds}"
     hits: Counter[str] = Counter()
     plan = sample(plan)
     for thread, kind, number in plan:

@@ -50,11 +50,18 @@ def by_dropping_again(nursery: Nursery, _machine: test_power.Machine, tmp_path: 
 
 AFTER_A_CUT = "should be in 1 place|has no JSON|is not whole"
 SYNC = "            self._sync()\n"
+RETIRE = """            work, processed = Folder(self._folders.work), Folder(self._folders.processed, make=True)
+            for answered in group:
+                retire(work, answered.name, processed, answered.kept, answered.sha256)
+"""
+COPY = """            shutil.copyfile(f"{self._inbox.path}/{name}", f"{self._work.path}/{name}")
+            self._inbox.unlink(name)
+"""
 WRONG = [
     Wrong(
         "the original is moved before its result is durable",
         "answering/retirement.py",
-        ((SYNC, "            [retire(a.name, a.sha256, self._folders.work, a.folder) for a in group]\n" + SYNC),),
+        ((SYNC, RETIRE + SYNC),),
         test_power.test_a_power_cut_during_the_sync_loses_nothing,
         AFTER_A_CUT,
     ),
@@ -70,17 +77,13 @@ WRONG = [
         "answering/publish.py",
         (
             (
-                "        _write(temporary, to_line(content))\n",
-                (
-                    "        name = otherwise()\n"
-                    "        (folder / name).parent.mkdir(parents=True, exist_ok=True)\n"
-                    '        _write(f"{folder}/{name}", to_line(content))\n'
-                ),
+                '    temporary = f"{TEMPORARY}/{os.getpid()}.json"\n',
+                "    temporary = otherwise()\n    folder.make_parents(temporary)\n",
             ),
             (
                 (
-                    '        if not rename_to_free_name(temporary, f"{folder}/{usual}"):\n'
-                    "            _move(temporary, folder, otherwise())\n"
+                    "        if not rename_to_free_name(folder, temporary, folder, usual):\n"
+                    "            rename(folder, temporary, folder, otherwise())\n"
                 ),
                 "",
             ),
@@ -92,7 +95,7 @@ WRONG = [
         "files are claimed by copying",
         "intake/inbox.py",
         (
-            ("os.rename(source, target)", "shutil.copyfile(source, target), os.unlink(source)"),
+            ("            rename(self._inbox, name, self._work, name)\n", COPY),
             ("import re\n", "import re\nimport shutil\n"),
         ),
         by_dropping_again,
