@@ -134,10 +134,15 @@ class Inbox:
         """Give a file that is perhaps still being written back to the inbox, to be tried again a little later.
 
         Returns:
-            False where it could not be done: the name was dropped anew meanwhile, or the file system cannot tell.
+            False where it could not be done: the name was dropped anew, its folder closed, or the file system cannot tell.
 
         """
-        if not rename_to_free_name(self._work, drop.name, self._inbox, drop.name):
+        try:
+            if not rename_to_free_name(self._work, drop.name, self._inbox, drop.name):
+                return False
+        except OSError as error:
+            if not is_own_fault(error, Path(self._work.path), Path(self._inbox.path)):
+                raise
             return False
         self._not_before[drop.name] = time.monotonic() + RETRY_SECONDS
         self.release(drop.name)

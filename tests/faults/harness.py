@@ -553,7 +553,7 @@ class Daemon:
     @staticmethod
     def wait_gone(family: Sequence[int]) -> None:
         """Wait until none of these processes is there any more."""
-        until(lambda: not any(is_running(pid) for pid in family), 10.0, f"no process of {family} stays behind")
+        until(lambda: not any(is_running(pid) for pid in family), DEADLINE, f"no process of {family} stays behind")
 
     def _reap(self) -> int:
         os.close(self._pidfd)

@@ -82,10 +82,12 @@ WRONG = [
             ),
             (
                 (
-                    "        if not rename_to_free_name(folder, temporary, folder, usual):\n"
-                    "            rename(folder, temporary, folder, otherwise())\n"
+                    "        if rename_to_free_name(folder, temporary, folder, usual):\n"
+                    "            return usual\n"
+                    "        name = otherwise()\n"
+                    "        rename(folder, temporary, folder, name)\n"
                 ),
-                "",
+                "        name = temporary\n",
             ),
         ),
         by_kills,

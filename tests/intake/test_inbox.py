@@ -6,15 +6,18 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 
 from daemon.config import InboxSettings
 from daemon.intake.inbox import Inbox
+from daemon.intake.watch import WakingEmitter, WakingWatch
 from daemon.telemetry.metrics import Metrics
-from tests.conftest import files_below, wait_until
+from tests.conftest import REPOSITORY, files_below, wait_until
 
 HOUR = 3600.0
 
@@ -380,3 +383,88 @@ def test_a_closed_inbox_is_no_longer_watched(room: Room) -> None:
     room.taker.close()
     room.taker.close()
     assert (0, 0) == (watches(room.inbox), watches(room.inbox / "deep"))
+
+
+def test_a_folder_that_takes_a_listed_files_place_is_not_kept(room: Room, tmp_path: Path) -> None:
+    """It goes back as it is, whatever it holds, and its files are found there."""
+    room.put("a.png")
+    room.put("b.png")
+    assert {"a.png"} == room.take(1)
+    (room.inbox / "b.png").unlink()
+    (room.inbox / "b.png").mkdir()
+    (room.inbox / "b.png" / "out").symlink_to(tmp_path)
+    room.put("b.png/c.png")
+    assert [] == room.taker.take(1)
+    assert {"b.png/c.png", "b.png/out"} == room.take()
+    assert (room.work / "b.png" / "out").is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user's")
+def test_work_is_not_entered_below_a_folder_of_somebody_else(tmp_path: Path, enter: Callable[..., Room]) -> None:
+    """Neither at the start nor for a claim: whoever owns it could exchange what is in it."""
+    (tmp_path / "work" / "sub").mkdir(parents=True)
+    (tmp_path / "work" / "sub" / "a.png").touch()
+    os.chown(tmp_path / "work" / "sub", 4321, 4321)
+    room = enter()
+    room.put("sub/b.png")
+    assert set() == room.take()
+    assert {"sub/b.png"} == files_below(room.inbox)
+
+
+@pytest.mark.parametrize("kind", ["link", "link above"])
+def test_a_link_in_the_place_of_a_listed_folder_leads_nowhere(room: Room, tmp_path: Path, kind: str) -> None:
+    """What was listed below a folder that has become a link is gone, and what is behind the link stays there."""
+    models = tmp_path / "models" / "sub"
+    models.mkdir(parents=True)
+    (models / "v0001.h5").write_bytes(b"model")
+    room.put("a.png")
+    room.put("sub/sub/v0001.h5")
+    assert {"a.png"} == room.take(1)
+    folder = room.inbox / ("sub/sub" if kind == "link" else "sub")
+    shutil.move(folder, tmp_path / "away")
+    folder.symlink_to(models if kind == "link" else models.parent)
+    assert set() == {drop.name for drop in room.taker.take(10)} - {"sub/sub", "sub"}
+    assert (models / "v0001.h5").read_bytes() == b"model"
+    assert "v0001.h5" not in {Path(name).name for name in files_below(room.work)}
+
+
+def test_an_event_costs_the_folder_that_it_is_about(room: Room) -> None:
+    """Of many folders that have been left empty, none is listed again for a drop elsewhere."""
+    folders = [room.inbox / f"left/{number}" for number in range(50)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    room.take()
+    for folder in folders:
+        os.utime(folder, (1, 2))  # whoever lists it leaves a later time of last access
+    os.utime(room.put("left/7/a.png").parent, (1, 2))
+    wait_until(lambda: room.taker.take(10), "the file to be claimed")
+    listed = [folder.name for folder in folders if folder.stat().st_atime != 1]
+    if not listed:
+        pytest.skip("this file system keeps no times of last access")
+    assert ["7"] == listed
+
+
+def test_a_file_that_cannot_be_given_back_stays_claimed(room: Room) -> None:
+    """Its folder has become a link, or has gone: no fault of the machine's, and nothing is put behind the link."""
+    room.put("sub/a.png")
+    room.taker.look()
+    (drop,) = room.taker.take(1)
+    (room.inbox / "sub").rmdir()
+    assert not room.taker.put_back(drop)
+    (room.inbox / "sub").symlink_to(room.work)
+    assert not room.taker.put_back(drop)
+    assert {"sub/a.png"} == files_below(room.work)
+
+
+def test_what_watchdog_keeps_to_itself_is_as_we_know_it() -> None:
+    """The private parts that `WakingWatch` replaces or uses are there, in the version that is pinned."""
+    assert version("watchdog") in Path(REPOSITORY, "requirements.txt").read_text()
+    for name in ("_add_all_callbacks", "_recursive_simulate", "on_event", "on_queue_overflow"):
+        assert name in vars(InotifyWatchGroup), name
+        assert name in vars(WakingWatch), name
+    assert {"_inotify_fd", "path", "event_mask", "_id", "_active_callbacks_by_path", "_active_callbacks_by_watch"} <= set(
+        InotifyWatchGroup.__dataclass_fields__
+    )
+    for name in ("on_thread_start", "build_and_queue_event"):
+        assert name in vars(InotifyEmitter), name
+        assert name in vars(WakingEmitter), name
