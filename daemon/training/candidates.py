@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import numpy as np
 
 from daemon.config import Settings
 from daemon.files import write_durably
-from daemon.models.registry import ChampionChanged, Registry, RegistryError
+from daemon.models.registry import VERSION, ChampionChanged, Registry, RegistryError
 from daemon.models.version import Version
 from daemon.training.corrections import Label, read_labels, write_learnt
 from daemon.training.dataset import load_base_data
@@ -109,6 +110,7 @@ class Candidates:
         except TrainingEnded as end:
             run = Run(end.result, name, end.reason)
             self._registry.ledger.record(run.result, name, run.reason, **facts)
+        self._remove_old_logs()
         level = logging.ERROR if run.result == "failed" else logging.INFO
         log.log(level, "%s %s after %.0f s: %s", name, run.result, time.monotonic() - started, run.reason)
         return run
@@ -213,6 +215,15 @@ class Candidates:
             if holdout == manifest.holdout.sha256 or dataset == manifest.training.dataset_sha256:
                 best.append(manifest.holdout.accuracy)
         return max(best)
+
+    def _remove_old_logs(self) -> None:
+        """Remove what trainings left in logs/ whose versions are gone; of those that gave none, the newest are kept."""
+        known = set(self._registry.names())
+        for kind in ("training", "tensorboard"):
+            folder = self.settings.folder("logs") / kind
+            left = [path for path in folder.glob("v*") if VERSION.fullmatch(path.name) and path.name not in known]
+            for path in sorted(left, key=lambda path: int(path.name[1:]))[: -self.settings.retention.versions]:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _logs(self, name: str) -> Path:
         return self.settings.folder("logs") / "training" / name

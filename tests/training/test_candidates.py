@@ -199,3 +199,15 @@ def test_an_unreadable_correction_does_not_fail_the_training(child: Child, open_
     with as_ordinary_user():
         assert train(child).result == "promoted"
     assert [digit for digit, _ in read_learnt(child.settings)] == [4]
+
+
+def test_logs_leave_with_their_versions(child: Child) -> None:
+    """Of removed versions, and of trainings that gave none, as many logs are kept as versions; other files stay."""
+    logs = child.settings.folder("logs")
+    for kind in ("training", "tensorboard"):
+        for name in ("v0001", *(f"v{number}" for number in range(5001, 5025)), "mine"):
+            (logs / kind / name).mkdir(parents=True)
+    train(child)
+    expected = {"v0001", "mine", *(f"v{number}" for number in range(5005, 5025))}
+    assert expected == {path.name for path in (logs / "tensorboard").iterdir()}
+    assert expected == {path.name for path in (logs / "training").iterdir()} - {"v0002"}
