@@ -63,7 +63,7 @@ class InboxSettings(Table):
     max_bytes: PositiveInt = 64 * 2**20
     max_pixels: PositiveInt = 50_000_000
     decode_seconds: Seconds = 10.0
-    decoder_memory_mb: Annotated[int, Field(ge=256)] = 1024
+    decoder_memory_mb: Annotated[int, Field(ge=512)] = 1024
     workers: Annotated[int, Field(ge=1, le=64)] = 2
 
 

@@ -28,7 +28,7 @@ from daemon.loop import Loop
 from daemon.models.live import limit_threads
 from daemon.models.registry import Registry
 from daemon.models.swapping import Swapper
-from daemon.reading.workers import Decoders
+from daemon.reading.chunks import Decoders
 from daemon.systemd import ask_for_time, notify, wake_opener
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics

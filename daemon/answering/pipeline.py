@@ -29,7 +29,8 @@ from daemon.drops import Drop, Predictions, Rejection, with_ending
 from daemon.files import RETRY_SECONDS, printable
 from daemon.intake.inbox import Inbox
 from daemon.models.live import LiveModel
-from daemon.reading.workers import Decoded, Decoders, DecodersLost, decode_harmless
+from daemon.reading.chunks import Decoded, Decoders, decode_harmless
+from daemon.reading.workers import WorkersLost
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.readiness import Readiness
 
@@ -133,7 +134,7 @@ class Pipeline:
         if len(drops) > FEW:
             self._walks.begin(self._walk(drops, few=False))
         elif drops:
-            decoded = decode_harmless(self._folders.work, drops)
+            decoded = decode_harmless(self._folders.work, drops, self._settings.inbox.max_pixels)
             self._walks.begin(self._answer(decoded, True, time.time()))
 
     async def _walk(self, drops: list[Drop], few: bool, tries: int = 1) -> None:
@@ -141,7 +142,7 @@ class Pipeline:
         claimed = time.time()
         try:
             decoded = await Elsewhere(partial(self._decoders.decode, drops))
-        except DecodersLost:
+        except WorkersLost:
             self._walks.begin(self._walk(drops, few, tries))
         except TimeoutError as error:
             if len(drops) > 1:  # what hangs costs its whole limit again in each part that it is in: so at once alone
@@ -218,7 +219,7 @@ class Pipeline:
         while True:
             try:
                 elsewhere = publish() if few else await Elsewhere(partial(self._decoders.write, publish))
-            except DecodersLost:
+            except WorkersLost:
                 continue
             except Exception as error:  # whatever it is, the originals are still there
                 fault = error if isinstance(error, OSError) else OSError(errno.EIO, f"writing results: {error!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import os
 import stat
@@ -10,20 +11,29 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+import pillow_heif
+from PIL import AvifImagePlugin, ImageOps, Jpeg2KImagePlugin, UnidentifiedImageError
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
 
 from daemon.folders import Folder
 from daemon.reading import normalise, plain_png
 from daemon.reading.components import Doubt
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "HEIF", "AVIF", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")  # Pillow's names
 WORKING_SIDE = 256  # larger images are reduced to at most this before their ink is looked for
 
 Pillow.MAX_IMAGE_PIXELS = None  # the configured limit is checked on the header, before any pixel is decoded
+Pillow.preinit()  # registers some of FORMATS, importing a plugin registers it; otherwise `open` imports all 43 there are
+for _plugin in ("TiffImagePlugin", "WebPImagePlugin"):
+    importlib.import_module(f"PIL.{_plugin}")
 warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+# One thread each: there are processes enough, and a thread's stack counts against the address space of a decoder.
+cv2.setNumThreads(1)
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 
 class InvalidImage(Exception):
@@ -115,14 +125,14 @@ def read_picture(path: Path | str, max_bytes: int, max_pixels: int, folder: Fold
     return decode(_read(path, max_bytes, folder), max_pixels)
 
 
-def read_harmless(path: Path | str, folder: Folder | None = None) -> Picture | None:
-    """Read and decode a file that nobody comes to harm by decoding; None for any other file."""
+def read_harmless(path: Path | str, max_pixels: int, folder: Folder | None = None) -> Picture | None:
+    """Read and decode a file that nobody comes to harm by decoding; None for any other file, and for too large ones."""
     try:
         data = _read(path, plain_png.MOST_BYTES, folder)
     except (InvalidImage, OSError):
         return None  # whoever reads it next will say what is wrong
     grey = plain_png.read(data)
-    return None if grey is None else _plain(grey, data)
+    return None if grey is None or grey.size > max_pixels else _plain(grey, data)
 
 
 def decode(data: bytes, max_pixels: int) -> Picture:
@@ -186,15 +196,14 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, i
                 "Scale the image down, or raise [inbox] max_pixels.",
             )
         frames = getattr(picture, "n_frames", 1)
-        if frames > 1:
+        if frames > 1 and kind != "MPO":  # a phone's JPEG, with a preview or a depth map behind it
             raise InvalidImage(
                 "animated",
                 f"Expected one picture. Received: a {kind} with {frames} frames or pages.",
-                "Drop each frame or page as a file of its own.",
+                "Save each frame or page as a picture of its own, such as a PNG, and drop those.",
             )
         factor = -(-max(size) // WORKING_SIDE)
-        picture.draft("L", (size[0] // factor, size[1] // factor))  # a large JPEG is decoded at reduced scale
-        picture.load()
+        _load_reduced(picture, factor, data)
         if kind != "PNG" or picture.info:  # a PNG without any metadata has no orientation
             ImageOps.exif_transpose(picture, in_place=True)
         grey = _to_grey(picture, -(-max(size) // factor))
@@ -203,8 +212,8 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, i
     except UnidentifiedImageError:
         raise InvalidImage(
             "not_an_image",
-            f"Expected {', '.join(FORMATS)}. Received: {_describe(data)}.",
-            "Save the picture in one of these formats; the name's ending does not matter.",
+            f"Expected a picture ({', '.join(FORMATS)}). Received: {_describe(data)}.",
+            "Save the picture as PNG or JPEG, one page a file; the name's ending does not matter.",
         ) from None
     except MemoryError:
         raise
@@ -274,6 +283,16 @@ def not_regular() -> InvalidImage:
     )
 
 
+def _load_reduced(picture: Pillow.Image, factor: int, data: bytes) -> None:
+    """Decode a picture, a large JPEG or JPEG 2000 at reduced scale: by the greatest power of two up to `factor`."""
+    if isinstance(picture, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        style = data.find(b"\xff\x52", 0, 1 << 16)  # the COD segment; its tenth byte: how often the picture was halved
+        levels = data[style + 9] if 0 <= style < len(data) - 9 else 0
+        picture.reduce = min(levels, factor.bit_length() - 1)
+    picture.draft("L", (picture.width // factor, picture.height // factor))
+    picture.load()
+
+
 def _to_grey(picture: Pillow.Image, longest: int) -> np.ndarray:
     """Any mode to (height, width) grey levels, 0 black to 255 white, reduced to `longest` pixels on the longer side."""
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
@@ -309,6 +328,8 @@ def _describe(data: bytes) -> str:
         return "a PDF document"
     if data[:4] == b"%!PS":
         return "a PostScript document"
+    if data[4:8] == b"ftyp":
+        return "a damaged HEIC or AVIF picture, or a film"
     if data[:2] == b"\x1f\x8b":
         return "gzip-compressed data"
     if data[:2] == b"PK":

@@ -21,7 +21,7 @@ import numpy as np
 from daemon.config import InboxSettings, Settings
 from daemon.files import printable, write_durably
 from daemon.folders import Folder
-from daemon.reading.workers import decode_all
+from daemon.reading.chunks import decode_all
 from daemon.training.dataset import Split
 
 DIGITS = tuple(str(digit) for digit in range(10))

@@ -24,7 +24,7 @@ from daemon.intake.inbox import Inbox
 from daemon.models.live import LiveModel
 from daemon.models.registry import Registry
 from daemon.models.version import ModelIdentity
-from daemon.reading.workers import Decoders
+from daemon.reading.chunks import Decoders
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.readiness import Readiness
 from tests.conftest import LONG_AGO, REPOSITORY, Digits, encode, files_below, wait_until

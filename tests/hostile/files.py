@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from daemon.reading.decode import FORMATS
 from tests.faults.harness import chunk, png
 
 ANSWERED, STAYS = "answered", "stays"  # the other ends are the slugs of rejections
 REFUSED_DAMAGED = ("truncated", "not_an_image")
 BROKEN = (*REFUSED_DAMAGED, "decoder_crashed", "unsupported_format")
+CLAIMS = ("too_many_pixels", *BROKEN)
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -174,6 +176,18 @@ def animated(kind: str, frames: int = 3) -> bytes:
     return encode(pictures[0].convert("RGB"), kind, save_all=True, append_images=[p.convert("RGB") for p in pictures[1:]])
 
 
+def claiming(kind: str, box: bytes, offset: int) -> bytes:
+    """A picture whose header says 40,000 x 40,000: two words of 32 bits, so far behind the name of a box."""
+    whole = bytearray(encode(picture("RGB", 64), kind))
+    struct.pack_into(">II", whole, whole.index(box) + len(box) + offset, 40_000, 40_000)
+    return bytes(whole)
+
+
+def wide_jpeg_2000() -> bytes:
+    """7,000 x 7,000 pixels of one colour, which at full scale take more than a decoder's memory, in a few KB."""
+    return encode(Image.new("RGB", (7000, 7000), "white"), "JPEG2000")
+
+
 def looping_tiff() -> bytes:
     """A TIFF whose second page points back to its first."""
     whole = bytearray(encode(picture(), "TIFF"))
@@ -261,7 +275,7 @@ def link_to(target: str) -> Callable[[Path], None]:
 def truncated_at_every_place(kind: str) -> list[Hostile]:
     """One file cut at its signature, in its header, in its middle, and just before its end."""
     side = 64
-    whole = encode(picture(side=side), kind)
+    whole = encode(picture("RGB", side), kind)
     places = {"signature": 6, "header": 20, "middle": len(whole) // 2, "tail": len(whole) - 14}
     return [
         Hostile(f"{kind} cut in its {where}", content(whole[:at]), (*BROKEN, ANSWERED) if where == "tail" else BROKEN)
@@ -274,8 +288,7 @@ def all_hostile() -> list[Hostile]:
     html = b"<!DOCTYPE html><html><body>Not Found</body></html>"
     svg = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n(/etc/passwd) (r) file\n"
-    kinds = ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")
-    damaged = [hostile for kind in kinds for hostile in truncated_at_every_place(kind)]
+    damaged = [hostile for kind in FORMATS for hostile in truncated_at_every_place(kind)]
     return [
         *damaged,
         Hostile("empty file", content(b""), ("not_an_image",)),
@@ -297,6 +310,18 @@ def all_hostile() -> list[Hostile]:
         Hostile("APNG", content(animated("PNG")), ("animated",)),
         Hostile("animated GIF", content(animated("GIF")), ("animated",)),
         Hostile("animated WebP", content(animated("WEBP")), ("animated",)),
+        Hostile("animated AVIF", content(animated("AVIF")), ("animated",)),
+        Hostile("HEIC of three pictures", content(animated("HEIF")), ("animated",)),
+        Hostile("HEIC that claims 40,000 x 40,000", content(claiming("HEIF", b"ispe", 4)), CLAIMS),
+        Hostile("AVIF that claims 40,000 x 40,000", content(claiming("AVIF", b"ispe", 4)), CLAIMS),
+        Hostile(
+            "JPEG 2000 that claims 40,000 x 40,000", content(claiming("JPEG2000", b"ihdr", 0)), ("too_many_pixels", *BROKEN)
+        ),
+        Hostile("JPEG 2000 with pixels just within the limit", content(wide_jpeg_2000()), ("blank", *BROKEN)),
+        Hostile("PNM by header alone", content(b"P5 100000 100000 255\n"), ("too_many_pixels",)),
+        Hostile("PNM without pixels", content(b"P6 7000 7000 255\n"), ("truncated",)),
+        Hostile("PNM in words", content(b"P2 28 28 255 " + b"zero " * 784), ("truncated",)),
+        Hostile("film named .heic", content(b"\0\0\0\x18ftypisom\0\0\2\0isommp42" + bytes(64)), ("not_an_image",)),
         Hostile("TIFF of three pages", content(animated("TIFF")), ("animated",)),
         Hostile("TIFF whose pages loop", content(looping_tiff()), ("animated", ANSWERED, *BROKEN)),
         Hostile("TIFF of 200,000 pages", content(endless_tiff()), ("animated", "too_slow", *BROKEN), slow=True),

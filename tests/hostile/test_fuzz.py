@@ -18,7 +18,8 @@ from PIL import Image
 
 from daemon.config import InboxSettings
 from daemon.drops import Drop
-from daemon.reading.workers import Decoded, Decoders, DecodersLost
+from daemon.reading.chunks import Decoded, Decoders
+from daemon.reading.workers import WorkersLost
 from tests.faults.harness import FULL, chances, png, resident_mb
 from tests.hostile.files import animated, digit, encode, float_tiff, many_scans, picture
 
@@ -44,12 +45,14 @@ def seeds() -> list[bytes]:
     modes += [("JPEG", mode) for mode in ("L", "RGB", "CMYK")]
     modes += [("GIF", "L"), ("GIF", "P"), ("BMP", "L"), ("BMP", "RGB"), ("BMP", "1"), ("WEBP", "RGB"), ("WEBP", "RGBA")]
     modes += [("TIFF", mode) for mode in ("L", "1", "RGB", "RGBA", "F", "I;16", "CMYK")]
+    modes += [("HEIF", "RGB"), ("HEIF", "RGBA"), ("AVIF", "RGB"), ("AVIF", "RGBA"), ("JPEG2000", "L"), ("JPEG2000", "RGB")]
+    modes += [("PPM", "1"), ("PPM", "L"), ("PPM", "RGB")]
     found = [encode(picture_of(mode, side), kind) for kind, mode in modes for side in (28, 61)]
     found += [
         encode(picture(side=64), "TIFF", compression=name) for name in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg")
     ]
     found += [encode(picture(side=64), "JPEG", progressive=True), many_scans(3, 64), png(1, 200), float_tiff(float("nan"))]
-    return found + [animated(kind) for kind in ("PNG", "GIF", "WEBP", "TIFF")]
+    return found + [animated(kind) for kind in ("PNG", "GIF", "WEBP", "TIFF", "HEIF", "AVIF")]
 
 
 def picture_of(mode: str, side: int) -> Image.Image:
@@ -115,7 +118,7 @@ def decode_to_the_end(decoders: Decoders, drops: list[Drop]) -> Iterator[tuple[D
         decoders.decode(drops, done.put)
         future = done.get()
         error = future.exception()
-        if isinstance(error, DecodersLost):
+        if isinstance(error, WorkersLost):
             pending.append(drops)
         elif error is None:
             decoded = future.result()

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from daemon.reading.decode import InvalidImage, decode, load_content, load_image, normalise_all, read_harmless
+from daemon.reading.decode import FORMATS, InvalidImage, decode, load_content, load_image, normalise_all, read_harmless
 
 MAX_BYTES, MAX_PIXELS = 1 << 20, 4_000_000
 
@@ -138,14 +138,31 @@ def test_floats_of_any_size_are_levels(mnist: np.ndarray) -> None:
     assert likeness(pixels_of(grey), pixels_of(Image.fromarray(levels.astype(np.float32)), "TIFF")) > 0.97
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_is_read_alike(mnist: np.ndarray, kind: str) -> None:
     """Each of the formats works and is named in the answer."""
     grey = ImageOps.invert(ink(mnist[4], 140))
-    image = load_content(save(grey, kind), MAX_PIXELS)
+    image = load_content(save(grey.convert("RGB"), kind), MAX_PIXELS)
     pixels, named, size = image.pixels, image.format, (image.width, image.height)
     assert (kind, (140, 140)) == (named, size)
     assert likeness(pixels_of(grey), pixels) > 0.97
+
+
+def test_a_phone_jpeg_with_a_picture_behind_it_is_read(mnist: np.ndarray) -> None:
+    """Phones put a preview, a depth or a brightness map behind the picture; that makes no animation of it."""
+    grey = ImageOps.invert(ink(mnist[4], 140))
+    data = save(grey, "MPO", save_all=True, append_images=[Image.new("L", (70, 70), 128)])
+    assert likeness(pixels_of(grey), load_content(data, MAX_PIXELS).pixels) > 0.97
+
+
+@pytest.mark.parametrize("size", [(3000, 4000), (1072, 968), (257, 100)])
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG2000"])
+def test_what_is_decoded_at_reduced_scale_has_the_size_of_all_else(kind: str, size: tuple[int, int]) -> None:
+    """A picture looks the same to what comes after, whatever its format."""
+    page = Image.new("L", size, 200)
+    reduced, whole = decode(save(page, kind), 50_000_000).grey, decode(save(page), 50_000_000).grey
+    assert max(whole.shape) == max(reduced.shape)
+    assert abs(min(whole.shape) - min(reduced.shape)) <= 1
 
 
 def test_a_cmyk_jpeg_is_read(mnist: np.ndarray) -> None:
@@ -363,7 +380,7 @@ def test_one_colour_is_blank(size: tuple[int, int]) -> None:
 def test_a_small_grey_png_is_harmless(mnist: np.ndarray, tmp_path: Path) -> None:
     """MNIST's images as Pillow saves them may be decoded anywhere, and come out as always."""
     (tmp_path / "a.png").write_bytes(save(Image.fromarray(mnist[0])))
-    picture = read_harmless(tmp_path / "a.png")
+    picture = read_harmless(tmp_path / "a.png", MAX_PIXELS)
     assert picture is not None
     assert np.array_equal(mnist[0], picture.grey)
 
@@ -398,9 +415,18 @@ def test_all_else_is_for_a_process_of_its_own(
 ) -> None:
     """Whatever has more in it than the pixels of a small grey picture is not decoded where a crash would matter."""
     (tmp_path / "a.png").write_bytes(make(Image.fromarray(mnist[0])))
-    assert read_harmless(tmp_path / "a.png") is None
-    assert read_harmless(tmp_path) is None
-    assert read_harmless(tmp_path / "none") is None
+    assert read_harmless(tmp_path / "a.png", MAX_PIXELS) is None
+    assert read_harmless(tmp_path, MAX_PIXELS) is None
+    assert read_harmless(tmp_path / "none", MAX_PIXELS) is None
+
+
+def test_a_harmless_file_has_no_more_pixels_than_all_others(mnist: np.ndarray, tmp_path: Path) -> None:
+    """The limit on pixels holds for the short way as for the long one."""
+    (tmp_path / "a.png").write_bytes(save(Image.fromarray(mnist[0])))
+    assert read_harmless(tmp_path / "a.png", 28 * 28) is not None
+    assert read_harmless(tmp_path / "a.png", 28 * 28 - 1) is None
+    with pytest.raises(InvalidImage, match="too_many_pixels"):
+        load_image(tmp_path / "a.png", MAX_BYTES, 28 * 28 - 1)
 
 
 @pytest.mark.parametrize("seen", [0, 10, 10_000])
@@ -445,17 +471,17 @@ def test_a_pdf_is_called_a_pdf() -> None:
         decode(b"%PDF-1.7\n", MAX_PIXELS)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_half_a_file_is_refused(mnist: np.ndarray, kind: str) -> None:
     """What was cut off in transit gives no answer."""
-    data = save(on_paper(mnist[0], (200, 200), 150), kind)
+    data = save(on_paper(mnist[0], (200, 200), 150).convert("RGB"), kind)
     assert reason(data[: len(data) // 2]) in ("truncated", "not_an_image")
 
 
-@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP", "HEIF", "AVIF"])
 def test_several_frames_are_refused(kind: str) -> None:
     """An animation or a file of several pages is not one picture."""
-    frames = [Image.new("L", (40, 40), shade) for shade in (0, 255)]
+    frames = [Image.new("RGB", (64, 64), (shade, shade, shade)) for shade in (0, 255)]
     assert reason(save(frames[0], kind, save_all=True, append_images=frames[1:])) == "animated"
 
 
@@ -517,7 +543,7 @@ def test_a_refusal_names_the_content(tmp_path: Path) -> None:
 def test_any_bytes_give_an_image_or_a_refusal(mnist: np.ndarray) -> None:
     """Damaged files never raise anything else."""
     random = np.random.default_rng(4)
-    sources = [save(on_paper(mnist[0], (60, 60), 50), kind) for kind in ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")]
+    sources = [save(on_paper(mnist[0], (64, 64), 50).convert("RGB"), kind) for kind in FORMATS]
     for number in range(300):
         data = bytearray(sources[number % len(sources)])
         for position in random.integers(0, len(data), 4):

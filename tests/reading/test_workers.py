@@ -3,6 +3,8 @@
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -17,7 +19,7 @@ from pebble import ProcessExpired
 from daemon.answering.publish import prepare, publish_predictions
 from daemon.config import InboxSettings
 from daemon.drops import Drop, ImageFacts, Predictions
-from daemon.reading.workers import Decoded, Decoders, decode_chunk, decode_harmless
+from daemon.reading.chunks import Decoded, Decoders, decode_chunk, decode_harmless
 from tests.conftest import DEADLINE, Digits, encode, files_below, wait_until
 from tests.hostile.files import many_scans
 
@@ -45,7 +47,7 @@ def test_what_can_harm_nobody_is_decoded_at_once(tmp_path: Path, digits: Digits)
         "d.png": digits.png(3),
     }
     drops = [*put(tmp_path, files), Drop("gone.png", 1.0)]
-    decoded = decode_harmless(tmp_path, drops)
+    decoded = decode_harmless(tmp_path, drops, LIMITS.max_pixels)
     assert ["a.png", "d.png"] == [drop.name for drop in decoded.drops]
     assert np.array_equal(digits.images[[0, 3]], decoded.readings.pixels)
     assert hashlib.sha256(files["a.png"]).hexdigest() == decoded.images[0].sha256
@@ -171,7 +173,7 @@ def test_a_hostile_image_costs_only_its_process(start: Callable[..., Started], d
 
 def test_an_image_that_needs_too_much_memory_fails_alone(start: Callable[..., Started], digits: Digits) -> None:
     """The address-space limit stops a large image; smaller ones are decoded in the least memory that can be configured."""
-    started = start(decoder_memory_mb=256)
+    started = start(decoder_memory_mb=512)
     page = np.zeros((6900, 7000, 4), np.uint8)
     page[..., 3] = 255
     large = put(started.work, {"large.png": encode(page, compress_level=1)})
@@ -216,3 +218,30 @@ def test_a_fault_while_publishing_is_an_oserror(start: Callable[..., Started], t
     batch = Predictions([Drop("a.png", 1.0)], [facts], np.full((1, 10), 0.1, np.float32), [None], "v0001", "m", 1.0, 2.0)
     publish = partial(publish_predictions, started.results, batch)
     assert isinstance(started.wait(lambda done: started.decoders.write(publish, done)).exception(), FileNotFoundError)
+
+
+INTRUDED = """
+import pathlib, sys
+from daemon.config import InboxSettings
+from daemon.drops import Drop
+from daemon.reading.chunks import decode_all
+
+if __name__ == "__main__":
+    print(len(decode_all(pathlib.Path(sys.argv[1]), ["a.png"], InboxSettings()).drops))
+"""
+
+
+def test_processes_import_nothing_from_the_current_folder(tmp_path: Path, digits: Digits) -> None:
+    """A module that somebody put where the daemon happens to run is not run by its processes."""
+    program, current = tmp_path / "program", tmp_path / "current"
+    program.mkdir()
+    current.mkdir()
+    put(current, {"a.png": digits.png(0)})
+    (program / "run.py").write_text(INTRUDED)
+    for name in ("selectors", "struct", "pebble"):
+        (current / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nraise ImportError\n")
+    ended = subprocess.run(
+        [sys.executable, program / "run.py", current], cwd=current, check=False, capture_output=True, text=True
+    )
+    assert ("1\n", 0) == (ended.stdout, ended.returncode), ended.stderr
+    assert not (tmp_path / "ran").exists()

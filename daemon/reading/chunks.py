@@ -1,0 +1,178 @@
+"""Files become readings, a chunk at a time: in processes that a hostile file may ruin, or here where it can harm nobody."""
+
+from __future__ import annotations
+
+import errno
+import queue
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from daemon.config import InboxSettings
+from daemon.drops import Drop, ImageFacts, Rejection
+from daemon.folders import Folder
+from daemon.reading.decode import InvalidImage, Picture, normalise_all, read_harmless, read_picture
+from daemon.reading.readings import Readings
+from daemon.reading.workers import Result, Workers, WorkersLost
+
+TOGETHER = 32  # pictures that are normalised at once
+CHUNK = 256  # files that `decode_all` gives to a process at once
+CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
+WRITE_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
+MOST_LOSSES = 5  # of the processes, in a row, before `decode_all` gives a chunk up
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What became of a chunk, in the order of its drops.
+
+    Attributes:
+        drops, images, readings: those that can be predicted.
+        refused: those that cannot be digit images, and why.
+        failed: those that the machine could not read, and the error.
+        left: those that time did not suffice for.
+
+    """
+
+    drops: list[Drop]
+    images: list[ImageFacts]
+    readings: Readings
+    refused: list[Rejection]
+    failed: list[tuple[Drop, OSError]]
+    left: list[Drop]
+
+    @classmethod
+    def nothing(cls) -> Decoded:
+        """Of an empty chunk."""
+        return cls([], [], Readings.of([]), [], [], [])
+
+    def add(self, read: list[tuple[Drop, Picture]]) -> None:
+        """Normalise pictures, and note what became of each."""
+        images = normalise_all([picture for _, picture in read])
+        found = []
+        for (drop, _), image in zip(read, images, strict=True):
+            if isinstance(image, InvalidImage):
+                self.refused.append(_rejection(drop, image))
+            else:
+                self.drops.append(drop)
+                self.images.append(ImageFacts(image.sha256, image.format, image.width, image.height))
+                found.append(image.readings)
+        self.readings = Readings.joined([self.readings, Readings.of(found)])
+
+
+class Decoders(Workers):
+    """Workers that decode chunks of claimed files, and write files.
+
+    Args:
+        work: the folder that they read.
+        settings: the limits and the number of processes.
+
+    """
+
+    def __init__(self, work: Path, settings: InboxSettings) -> None:
+        self._work, self._limits = work, (settings.max_bytes, settings.max_pixels)
+        self._seconds = settings.decode_seconds
+        longest = max(settings.decode_seconds + CHUNK_SECONDS, WRITE_SECONDS)
+        super().__init__(settings.workers, settings.decoder_memory_mb * 2**20, longest)
+
+    def decode(self, drops: list[Drop], done: Callable[[Future[Decoded]], None]) -> None:
+        """Decode a chunk; `done` and errors are as in `run`."""
+        seconds = self._seconds + (CHUNK_SECONDS if len(drops) > 1 else 0)
+        self.run(partial(decode_chunk, self._work, drops, *self._limits), seconds, done)
+
+    def write(self, task: Callable[[], Result], done: Callable[[Future[Result]], None]) -> None:
+        """Do a task that writes files; `done` and errors are as in `run`."""
+        self.run(task, WRITE_SECONDS, done)
+
+
+def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int) -> Decoded:
+    """Load each image of a chunk, for as long as CHUNK_SECONDS allow."""
+    decoded = Decoded.nothing()
+    deadline = time.monotonic() + CHUNK_SECONDS
+    waiting = deque(drops)
+    with Folder(work) as folder:
+        while waiting and time.monotonic() < deadline:
+            read: list[tuple[Drop, Picture]] = []
+            while waiting and len(read) < TOGETHER and time.monotonic() < deadline:
+                drop = waiting.popleft()
+                try:
+                    read.append((drop, read_picture(drop.name, max_bytes, max_pixels, folder)))
+                except InvalidImage as error:
+                    decoded.refused.append(_rejection(drop, error))
+                except OSError as error:
+                    decoded.failed.append((drop, error))
+            decoded.add(read)
+    decoded.left = list(waiting)
+    return decoded
+
+
+def decode_harmless(work: Path, drops: list[Drop], max_pixels: int) -> Decoded:
+    """Load those that can harm nobody, in this process and at once; all others are `left` for processes of their own."""
+    decoded = Decoded.nothing()
+    read: list[tuple[Drop, Picture]] = []
+    try:
+        with Folder(work) as folder:
+            for drop in drops:
+                picture = read_harmless(drop.name, max_pixels, folder)
+                if picture:
+                    read.append((drop, picture))
+                else:
+                    decoded.left.append(drop)
+    except OSError:  # there is no such folder: whoever reads next will say so
+        decoded.left = drops
+    decoded.add(read)
+    return decoded
+
+
+def _rejection(drop: Drop, error: InvalidImage) -> Rejection:
+    return Rejection(drop, error.reason, error.detail, error.hint, error.sha256)
+
+
+def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded:
+    """Decode files of a folder under the daemon's limits, and wait for it.
+
+    Returns:
+        What became of each; `left` is empty. What the processes were lost on again and again, through no doing of its own,
+        is among `failed`.
+
+    """
+    whole = Decoded.nothing()
+    readings = [whole.readings]
+    chunks = [[Drop(name, 0.0) for name in names[start : start + CHUNK]] for start in range(0, len(names), CHUNK)]
+    pending = deque((drops, 0) for drops in chunks)
+    decoders = Decoders(folder, limits)
+    try:
+        while pending:
+            drops, losses = pending.popleft()
+            done: queue.SimpleQueue[Future[Decoded]] = queue.SimpleQueue()
+            decoders.decode(drops, done.put)
+            try:
+                part = done.get().result()
+            except WorkersLost:
+                if losses + 1 < MOST_LOSSES:
+                    pending.append((drops, losses + 1))
+                else:
+                    lost = OSError(errno.EAGAIN, f"the decoder processes were lost {MOST_LOSSES} times while they read it")
+                    whole.failed += [(drop, lost) for drop in drops]
+                continue
+            except Exception as error:  # a time-out or a dead process: whoever caused it, alone
+                if len(drops) > 1:
+                    pending.extend(([drop], 0) for drop in drops)
+                else:
+                    whole.refused.append(Rejection(drops[0], "decoder_crashed", str(error), "", None))
+                continue
+            whole.drops += part.drops
+            whole.images += part.images
+            whole.refused += part.refused
+            whole.failed += part.failed
+            readings.append(part.readings)
+            if part.left:
+                pending.append((part.left, 0))
+    finally:
+        decoders.close()
+    whole.readings = Readings.joined(readings)
+    return whole
