@@ -12,13 +12,13 @@ import logging
 import os
 import queue
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from daemon.answering.choice import answer
+from daemon.answering.counting import count_answers
 from daemon.answering.publish import prepare, publish_predictions, publish_rejection, remove_orphaned_temporaries
 from daemon.answering.records import prediction_records, rejection_record
 from daemon.answering.retirement import Answered, Folders, Retirement
@@ -242,18 +242,8 @@ class Pipeline:
                 for drop, image, record in zip(batch.drops, batch.images, prediction_records(batch, elsewhere), strict=True)
             ]
         )
+        count_answers(self._metrics, batch, now)
         digits = batch.probabilities.argmax(axis=1)
-        for digit, count in enumerate(np.bincount(digits, minlength=10).tolist()):
-            self._metrics.predictions.labels(str(digit)).inc(count)
-        for confidence in batch.probabilities.max(axis=1).tolist():
-            self._metrics.confidence.observe(confidence)
-        for drop in batch.drops:
-            self._metrics.image_seconds.observe(max(0.0, now - drop.received))
-        reasons = Counter(reason for reason in batch.review_reasons if reason)
-        for reason, count in reasons.items():
-            self._metrics.reviews.labels(reason).inc(count)
-        self._metrics.images.labels("review").inc(reasons.total())
-        self._metrics.images.labels("accepted").inc(len(batch.drops) - reasons.total())
         if few:
             for drop, digit, row in zip(batch.drops, digits.tolist(), batch.probabilities.tolist(), strict=True):
                 log.info("%s is a %d (%.2f %%)", printable(drop.name), digit, 100 * row[digit])

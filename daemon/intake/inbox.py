@@ -11,7 +11,6 @@ than its user has, so whoever links a file that is not his own gains nothing by 
 from __future__ import annotations
 
 import errno
-import fcntl
 import fnmatch
 import logging
 import os
@@ -28,6 +27,7 @@ from daemon.config import LOCK, PRESENCE, TEMPORARY, InboxSettings
 from daemon.drops import Drop
 from daemon.files import RETRY_SECONDS, is_own_fault, printable
 from daemon.folders import DEEPEST_FOLDER, Folder, rename, rename_to_free_name
+from daemon.intake.admission import when_dropped
 from daemon.intake.watch import Watch
 from daemon.telemetry.metrics import Metrics
 
@@ -247,7 +247,7 @@ class Inbox:
         self._not_before.pop(name, None)
         self._being_written.discard(name)
         try:
-            received = self._received(name)
+            received = when_dropped(self._inbox, name)
             if received is None:
                 self._being_written.add(name)
                 self._not_before[name] = time.monotonic() + min(RETRY_SECONDS, self._settings.rescan_seconds)
@@ -269,32 +269,6 @@ class Inbox:
         self._in_flight.add(name)
         self._unanswered[name] = received
         return Drop(name, received)
-
-    def _received(self, name: str) -> float | None:
-        """When a file was dropped; None while somebody has it open for writing, where the kernel can tell.
-
-        Raises:
-            FileNotFoundError: it was taken away, or a link is now where its folder was.
-
-        """
-        try:
-            descriptor = self._inbox.open(name, os.O_RDONLY | os.O_NONBLOCK)
-        except NotADirectoryError as error:
-            raise FileNotFoundError(error.errno, error.strerror, name) from error
-        except FileNotFoundError:
-            raise
-        except OSError:
-            return self._inbox.status(name).st_ctime  # unreadable, or no regular file: to be rejected with a reason
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
-        except BlockingIOError:
-            return None
-        except OSError:
-            pass  # not our file and no CAP_LEASE, or no leases here: a file caught half-written is put back later
-        finally:
-            received = os.fstat(descriptor).st_ctime
-            os.close(descriptor)
-        return received
 
     def _give_back(self, name: str) -> None:
         """Move a folder back that is not the daemon's: rename(2) moves folders too, and never onto what is in use."""
