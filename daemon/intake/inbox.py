@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 OURS = {LOCK, PRESENCE, TEMPORARY}  # names that the daemon itself uses in work/ and results/
 EVERYWHERE = "/"  # the whole inbox, as `look` takes it
+ASKING_SECONDS = 60.0  # a folder may keep the daemon out for so long before that is said
 MOST_SWEEPING = 0.05  # of the time goes into complete sweeps at most, however many folders have gathered
 
 
@@ -67,7 +68,8 @@ class Inbox:
         self._swept = self._listed = time.monotonic()  # the last sweep, and the last one of everything
         self._rest = 0.0  # seconds until everything is to be swept again
         self._complained: set[str] = set()
-        self._asked: set[str] = set()  # what kept the daemon out, and was asked to be opened
+        self._kept_out_since: dict[str, float] = {}
+        self._ask_due, self._may_be_let_in = 0.0, False
         self._strays: set[str] = set()  # folders that were claimed for files, and could not be given back yet
         self._untidy = True  # there may be empty folders in work/
         self._leftovers = deque(self._sweep_work())
@@ -196,7 +198,7 @@ class Inbox:
             self._listed = now
             self._rest = max(self._settings.rescan_seconds, (time.monotonic() - now) / MOST_SWEEPING)
             self._complained &= names
-            self._asked &= names
+            self._kept_out_since = {name: since for name, since in self._kept_out_since.items() if name in names}
             self._not_before = {name: moment for name, moment in self._not_before.items() if name in names}
             self._being_written &= self._not_before.keys()
             self._held_up.clear()
@@ -281,10 +283,14 @@ class Inbox:
             self._strays.discard(name)
 
     def _kept_out(self, name: str, error: OSError, complaint: str) -> None:
-        """Ask to be let in, once; where nobody is there for it, or it was in vain, complain."""
-        if error.errno == errno.EACCES and name not in self._asked and self._ask_to_open():
-            self._asked.add(name)
-        else:
+        """Ask to be let in, again and again: tar gives a folder its mode when all is in it. Complain where it is in vain."""
+        now = time.monotonic()
+        closed = error.errno == errno.EACCES
+        if closed and now >= self._ask_due:
+            self._ask_due = now + RETRY_SECONDS
+            self._may_be_let_in = self._ask_to_open()
+        patience = ASKING_SECONDS if closed and self._may_be_let_in else 0.0
+        if now - self._kept_out_since.setdefault(name, now) >= patience:
             self._complain(name, complaint.format(error.strerror))
 
     def _complain(self, name: str, text: str) -> None:
