@@ -432,6 +432,19 @@ def build() -> dict[str, Any]:
         [("rate(process_cpu_seconds_total{where}[$__rate_interval])", "{{instance}}")],
         "Cores that the main process uses.",
     )
+    board.stat(
+        "Disk full in",
+        ("min(digitd_disk_free_bytes{where} / clamp_min(-deriv(digitd_disk_free_bytes{where}[1d]), 1))", ""),
+        "At the pace of the last day. [retention] says what leaves, and when.",
+        unit="s",
+        width=12,
+    )
+    board.stat(
+        "Records that wait for the index",
+        ("max(digitd_index_pending_records{where})", ""),
+        "0 while the index of all answers can be written. It costs no answer when not; digitd find lacks the newest then.",
+        width=12,
+    )
     return {
         "uid": "digitd",
         "title": "digitd",
