@@ -191,11 +191,14 @@ class _Filling:
         if folder is None:
             return
         with folder:
-            for path in _files(folder, 0.0):
+            for path in _files(folder, 0.0, others=True):
                 label, slash, _ = path.partition("/")
                 if not slash or any(part.startswith(".") for part in path.split("/")) or label not in LABELS:
                     continue
-                status = folder.status(path)
+                try:
+                    status = folder.status(path)
+                except OSError:
+                    continue  # somebody took it away
                 if max(status.st_mtime, status.st_ctime) < self._since or not stat.S_ISREG(status.st_mode):
                     continue
                 if status.st_size <= self._settings.inbox.max_bytes and (digest := _digest(folder, path)):
@@ -217,8 +220,11 @@ def _count(folder: Folder) -> int:
     return sum(path.endswith(".json") for path in _files(folder, 0.0))
 
 
-def _files(folder: Folder, since: float) -> Iterator[str]:
-    """The files below a folder, without those of folders in which nothing has changed since then."""
+def _files(folder: Folder, since: float, others: bool = False) -> Iterator[str]:
+    """The files below a folder, without those of folders in which nothing has changed since then.
+
+    Where `others` may write to it, sub-folders that cannot be looked into are theirs to hide.
+    """
     pending = [""]
     while pending:
         place = pending.pop()
@@ -232,7 +238,9 @@ def _files(folder: Folder, since: float) -> Iterator[str]:
                         pending.append(f"{place}{entry.name}/")
                 elif entry.is_file(follow_symlinks=False):
                     yield f"{place}{entry.name}"
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if not others and not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise
             continue  # it was moved away meanwhile
 
 

@@ -14,7 +14,9 @@ from daemon.index.queries import Wanted, as_dict, find
 from daemon.index.schema import get_state, open_to_read, open_to_write, put_state
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
+from tests.conftest import as_ordinary_user
 from tests.index.answers import DAY, NOON, answer, put, record, reject
+from tests.index.conftest import bare_settings
 
 LONG_AGO = NOON - 1000 * DAY
 
@@ -144,6 +146,21 @@ def test_labels_are_found(bare: Settings) -> None:
     assert [(record("", b"a").sha256, 7, "7/a.png"), (record("", b"b").sha256, None, "none/sub/b.png")] == [
         tuple(row) for row in found
     ]
+
+
+def test_what_people_hide_in_corrections_holds_nothing_up(open_path: Path) -> None:
+    """A folder and a file that the daemon has no right to are no labels; the index is whole all the same."""
+    settings = bare_settings(open_path)
+    for path in ("3/hidden/a.png", "4/b.png", "7/c.png"):
+        put(open_path / "corrections" / path, path.encode())
+    (open_path / "corrections" / "3" / "hidden").chmod(0)
+    (open_path / "corrections" / "4" / "b.png").chmod(0)
+    open_path.chmod(0o777)
+    with as_ordinary_user():
+        fill(settings.index, settings)
+    with closing(open_to_read(settings.index)) as connection:
+        assert ["7/c.png"] == [file for (file,) in connection.execute("SELECT file FROM labels")]
+        assert get_state(connection)["since"] is None
 
 
 def test_a_filling_of_an_index_that_began_anew_is_void(bare: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
