@@ -246,6 +246,20 @@ def test_a_young_file_that_is_no_image_waits_then_is_rejected(build: Callable[..
     assert "not_an_image" == line.answer("rejected", "a.png")["reason"]
 
 
+def test_a_young_file_that_cannot_be_given_back_is_tried_where_it_is(build: Callable[..., Line], digits: Digits) -> None:
+    """Its name was dropped anew: it is rejected no sooner than any other, and then the second one has its turn."""
+    line = build(INBOX__GRACE_SECONDS=3600.0)
+    line.put("a.png", b"text", changed=line.root.stat().st_mtime)
+    wait_until(lambda: line.pipeline.run_once(0) or line.names("work"), "the file to be claimed")
+    line.put("a.png", digits.png(0))
+    line.run_until(lambda: line.metric("digitd_stage_seconds_count", stage="decode") >= 2, "a second try")
+    assert ({"a.png"}, set()) == (line.names("work"), line.names("rejected"))
+    os.utime(line.root / "work" / "a.png", (LONG_AGO, LONG_AGO))
+    assert "not_an_image" == line.answer("rejected", "a.png")["reason"]
+    line.retirement.flush()
+    assert digits.labels[0] == line.answer("results", "a.png")["digit"]
+
+
 def test_an_image_that_takes_too_long_is_rejected_alone(build: Callable[..., Line], digits: Digits) -> None:
     """The others of its chunk have their results; it is told what to do, in a sentence."""
     line = build(INBOX__DECODE_SECONDS=0.05)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.answering.retirement import SLOW_SECONDS
 from tests.faults.harness import (
     FULL,
     Daemon,
@@ -214,3 +215,20 @@ def live_fault(nursery: Nursery, root: Path, begin: Callable[[], object], end: C
         end()
         resumes(daemon, root, drops)
         only_what_is_no_image(daemon, drops)
+
+
+def test_a_slow_disk_is_told_and_waited_for(nursery: Nursery, place: Path) -> None:
+    """While one sync takes long the daemon says so and takes nothing more; it lives, and goes on when the disk does."""
+    root = lay_out(place / "root", nursery.model)
+    drops = Drops(root / "inbox")
+    with Daemon(nursery, root) as daemon:
+        drops.drop_mixture()
+        daemon.settle()
+        slowly = f"syncfs:delay_enter={int(2e6 * SLOW_SECONDS)}"
+        with traced(threads_of(daemon.pid), slowly, trace="syncfs"):
+            drops.drop_mixture()
+            until(lambda: "the disk is slow" in daemon.get("/readyz")[1], what="/readyz says so")
+            drops.drop("later.png", png(9_000_001))
+            assert daemon.get("/livez")[0] == 200
+            check_nothing_lost(root, drops)
+        resumes(daemon, root, drops)
