@@ -19,6 +19,7 @@ from PIL import Image as Pillow
 
 from daemon.folders import Folder
 from daemon.reading import normalise, plain_png
+from daemon.reading.colour import WEAK, ink_contrast, strongest
 from daemon.reading.components import Doubt
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading
 
@@ -203,10 +204,10 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, i
                 "Save each frame or page as a picture of its own, such as a PNG, and drop those.",
             )
         factor = -(-max(size) // WORKING_SIDE)
-        _load_reduced(picture, factor, data)
-        if kind != "PNG" or picture.info:  # a PNG without any metadata has no orientation
-            ImageOps.exif_transpose(picture, in_place=True)
-        grey = _to_grey(picture, -(-max(size) // factor))
+        coloured = picture.mode == "RGB"
+        grey = _reduced(picture, factor, data)
+        if coloured and picture.mode == "L" and ink_contrast(grey) < WEAK:  # a JPEG of which only the light was decoded
+            grey = _reduced(Pillow.open(io.BytesIO(data), formats=FORMATS), factor, data, "RGB")
     except InvalidImage:
         raise
     except UnidentifiedImageError:
@@ -283,13 +284,22 @@ def not_regular() -> InvalidImage:
     )
 
 
-def _load_reduced(picture: Pillow.Image, factor: int, data: bytes) -> None:
+def _reduced(picture: Pillow.Image, factor: int, data: bytes, mode: str = "L") -> np.ndarray:
+    """Decode an opened picture to grey levels, reduced by `factor`; a JPEG from its light alone, or from "RGB"."""
+    longest = -(-max(picture.size) // factor)
+    _load_reduced(picture, factor, data, mode)
+    if picture.format != "PNG" or picture.info:  # a PNG without any metadata has no orientation
+        ImageOps.exif_transpose(picture, in_place=True)
+    return _to_grey(picture, longest)
+
+
+def _load_reduced(picture: Pillow.Image, factor: int, data: bytes, mode: str) -> None:
     """Decode a picture, a large JPEG or JPEG 2000 at reduced scale: by the greatest power of two up to `factor`."""
     if isinstance(picture, Jpeg2KImagePlugin.Jpeg2KImageFile):
         style = data.find(b"\xff\x52", 0, 1 << 16)  # the COD segment; its tenth byte: how often the picture was halved
         levels = data[style + 9] if 0 <= style < len(data) - 9 else 0
         picture.reduce = min(levels, factor.bit_length() - 1)
-    picture.draft("L", (picture.width // factor, picture.height // factor))
+    picture.draft(mode, (picture.width // factor, picture.height // factor))
     picture.load()
 
 
@@ -303,15 +313,22 @@ def _to_grey(picture: Pillow.Image, longest: int) -> np.ndarray:
         else:
             values *= 255 / (4095 if values.max() <= 4095 else 65535)  # scanners store 12 bits in 16
         picture = Pillow.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
-    elif picture.mode != "L" or "transparency" in picture.info:
-        picture = _flatten(picture.convert("RGBA")) if picture.has_transparency_data else picture.convert("RGB").convert("L")
+    elif picture.has_transparency_data:
+        picture = _flatten(picture.convert("RGBA"))
+    elif picture.mode != "L":
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
+    picture = _scale(picture, longest)
+    return strongest(np.asarray(picture)) if picture.mode == "RGB" else np.asarray(picture)
+
+
+def _scale(picture: Pillow.Image, longest: int) -> Pillow.Image:
     factor = -(-max(picture.size) // longest)
     if factor > 1 and -(-max(picture.size) // factor) == longest:
         picture = picture.reduce(factor)  # averages whole squares
     elif factor > 1:
         width, height = (max(1, round(side * longest / max(picture.size))) for side in picture.size)
         picture = picture.resize((width, height), Pillow.Resampling.BOX)
-    return np.asarray(picture)
+    return picture
 
 
 def _flatten(picture: Pillow.Image) -> Pillow.Image:
