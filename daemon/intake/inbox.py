@@ -274,13 +274,13 @@ class Inbox:
 
     def _give_back(self, name: str) -> None:
         """Move a folder back that is not the daemon's: rename(2) moves folders too, and never onto what is in use."""
+        self._strays.discard(name)
         try:
             rename(self._work, name, self._inbox, name)
         except OSError as error:
-            self._strays.add(name)
-            self._complain(name, f"a folder that cannot be given back from work/: {error.strerror}")
-        else:
-            self._strays.discard(name)
+            if self._work.holds(name):  # else it was empty, and removed: what has the name next is the daemon's own
+                self._strays.add(name)
+                self._complain(name, f"a folder that cannot be given back from work/: {error.strerror}")
 
     def _kept_out(self, name: str, error: OSError, complaint: str) -> None:
         """Ask to be let in, again and again: tar gives a folder its mode when all is in it. Complain where it is in vain."""

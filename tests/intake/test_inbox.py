@@ -400,6 +400,34 @@ def test_a_folder_that_takes_a_listed_files_place_is_not_kept(room: Room, tmp_pa
     assert (room.work / "b.png" / "out").is_symlink()
 
 
+def test_a_folder_of_the_daemons_own_is_not_given_away(room: Room) -> None:
+    """Where one that could not be given back was empty, and removed, the next one of its name stays in work/."""
+    room.put("a.png")
+    room.put("sub")
+    assert {"a.png"} == room.take(1)
+    (room.inbox / "sub").unlink()
+    (room.inbox / "sub").mkdir()
+    real = os.rename
+
+    def occupy(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        if (room.work / "sub").is_dir() and not (room.inbox / "sub").exists():
+            (room.inbox / "sub").touch()  # so that it cannot go back
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", occupy)
+        room.taker.take(10)
+    assert (room.work / "sub").is_dir()
+    (room.work / "sub").rmdir()
+    (room.inbox / "sub").unlink()
+    room.take()
+    room.put("sub/b.png")
+    assert {"sub/b.png"} == room.take()
+    (room.inbox / "sub").rmdir()
+    room.take()
+    assert {"a.png", "sub/b.png"} == files_below(room.work)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user's")
 def test_work_is_not_entered_below_a_folder_of_somebody_else(tmp_path: Path, enter: Callable[..., Room]) -> None:
     """Neither at the start nor for a claim: whoever owns it could exchange what is in it."""
