@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import secrets
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -219,21 +220,21 @@ def rename_to_free_name(source: Folder, name: str, target: Folder, new_name: str
 
 
 def try_renames(folder: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
-    """Move something from one folder to another and back, for what stat(2) says does not suffice.
+    """Move something from one folder to another, for what stat(2) says does not suffice.
 
     Two bind mounts of one file system have one `st_dev`, and yet rename(2) between them is EXDEV. What is moved is an empty
-    folder, which a daemon that runs takes for nobody's image. Where the disk is full, nothing is tried.
+    folder, which a daemon that runs takes for nobody's image. Where the disk is full, nothing is tried. Who may write to the
+    other folder can neither foresee its name, nor spoil anything by what he does with it there.
 
     Raises:
         OSError: files cannot be moved between them.
 
     """
-    name = f".digitd-probe-{os.getpid()}"
+    name = f".digitd-probe-{secrets.token_hex(8)}"
     with Folder(folder) as here, Folder(other) as there:
         try:
             here.make_parents(f"{name}/")
             rename(here, name, there, name)
-            rename(there, name, here, name)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +161,25 @@ def test_renames_that_work_leave_nothing_behind(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     try_renames(tmp_path / "a", tmp_path / "b")
     assert ([], []) == (os.listdir(tmp_path / "a"), os.listdir(tmp_path / "b"))
+
+
+def test_whoever_may_write_to_the_other_folder_cannot_spoil_the_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the names that he has put there, nor by taking away at once what comes."""
+    for name in ("a", "b", "away"):
+        (tmp_path / name).mkdir()
+    for number in range(os.getpid() - 50, os.getpid() + 50):
+        (tmp_path / "b" / f".digitd-probe-{number}" / "x").mkdir(parents=True)
+    real = os.rename
+
+    def take_away(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        for path in (tmp_path / "b").iterdir():
+            if not any(path.iterdir()):
+                real(path, tmp_path / "away" / path.name)
+
+    monkeypatch.setattr(os, "rename", take_away)
+    try_renames(tmp_path / "a", tmp_path / "b")
+    assert [] == os.listdir(tmp_path / "a")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
