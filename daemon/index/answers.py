@@ -38,7 +38,7 @@ def read_record(text: bytes, path: str, rejected: bool, size: Callable[[str], in
     try:
         beside = path.removesuffix(".json")
         name = beside if printable(beside) == content["file"] else str(content["file"])
-        if name.startswith("/") or ".." in name.split("/"):
+        if any(place.startswith("/") or ".." in place.split("/") for place in (name, path)):
             return None
         sha256 = content["sha256"]
         tagged = [with_ending(name, f"~{digits}", "") for digits in (sha256, sha256[:8])] if sha256 else []

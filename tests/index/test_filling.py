@@ -9,6 +9,7 @@ import pytest
 
 from daemon.config import Settings
 from daemon.index import filling
+from daemon.index.answers import read_record
 from daemon.index.filling import Superseded, fill, start_anew
 from daemon.index.queries import Wanted, as_dict, find
 from daemon.index.schema import get_state, open_to_read, open_to_write, put_state
@@ -195,3 +196,11 @@ def test_a_filling_that_was_killed_goes_on(bare: Settings, monkeypatch: pytest.M
             fill(bare.index, bare, kill)
     fill(bare.index, bare)
     assert expected == rows(bare)
+
+
+@pytest.mark.parametrize("path", ["../a.json", "/etc/a.json", "sub/../../a.json"])
+def test_no_answer_is_outside_of_the_folders(path: str) -> None:
+    """Whatever a tar that somebody laid into archive/ calls its members: `digitd restore` writes under these names."""
+    text = b'{"file": "a", "sha256": null, "reason": "blank", "rejected_at": "2025-11-25T12:00:00Z"}'
+    assert read_record(text, "a.json", True, lambda _: None)
+    assert read_record(text, path, True, lambda _: None) is None
