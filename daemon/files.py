@@ -129,6 +129,17 @@ def replace_symlink(link: Path, target: str) -> None:
         temporary.symlink_to(target)
 
 
+def begin_for_owner(path: Path) -> None:
+    """Where root is about to make a file, as with sudo, make it, empty, as the owner of the folder needs it."""
+    if os.geteuid() == 0 and not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            with suppress(PermissionError):  # a root without its rights
+                _give_to_owner(descriptor, path.parent)
+        finally:
+            os.close(descriptor)
+
+
 def take_lock(path: Path) -> int | None:
     """Take a lock that is held until its descriptor, which children may inherit, is closed everywhere.
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from daemon.files import begin_for_owner
+
 ENDINGS = ("", "-wal", "-shm")
 SCHEMA = 1
 WAIT_SECONDS = 60.0  # of whoever is not the daemon, for its turn to end
@@ -120,6 +122,7 @@ def open_to_write(path: Path, wait_seconds: float) -> sqlite3.Connection:
         sqlite3.Error: the machine failed, or the file is damaged.
 
     """
+    begin_for_owner(path)
     connection = sqlite3.connect(path, timeout=wait_seconds, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")

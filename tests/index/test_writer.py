@@ -13,7 +13,7 @@ import pytest
 
 from daemon.index import writer
 from daemon.index.queries import Wanted, find, of_content
-from daemon.index.schema import get_state, open_to_read, open_to_write, storable
+from daemon.index.schema import ENDINGS, get_state, open_to_read, open_to_write, storable
 from daemon.index.writer import RETRY_SECONDS, SLACK_SECONDS, Index
 from daemon.telemetry.metrics import Metrics
 from tests.index.answers import NOON, record
@@ -255,3 +255,12 @@ def test_a_member_of_the_group_reads_while_the_daemon_writes(state: str, tmp_pat
 def _execute(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(statement)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_an_index_that_root_makes_is_its_folders_owners(tmp_path: Path) -> None:
+    """After a `sudo digitd index --rebuild` the service can write it."""
+    os.chown(tmp_path, 12345, 23456)
+    with closing(open_to_write(tmp_path / "index.sqlite", 0)):
+        owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in tmp_path.iterdir()}
+    assert {f"index.sqlite{ending}": (12345, 23456) for ending in ENDINGS} == owners
