@@ -25,6 +25,14 @@ OWN_FAULTS = {  # of a file that cannot be renamed, where nothing is wrong with 
     errno.EEXIST,
     errno.ENAMETOOLONG,
 }
+CLOSED_TO_US = {  # of a file that cannot be opened for reading, where nothing is wrong with the machine
+    errno.ELOOP,  # a link
+    errno.ENXIO,  # a socket
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EWOULDBLOCK,  # its owner holds a lease on it: fcntl(2), F_SETLEASE
+}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

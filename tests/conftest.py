@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -53,6 +54,18 @@ def files_below(folder: Path) -> set[str]:
     """The names of all files below a folder, hidden ones and what is in hidden folders excepted."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
     return {str(name) for name in names if not any(part.startswith(".") for part in name.parts)}
+
+
+@contextmanager
+def leased(path: Path) -> Iterator[int]:
+    """Hold a lease on a file, as its owner may at any moment: whoever opens it without waiting is told EWOULDBLOCK."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # which tells the holder, and would end it
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 DENSE_LAYERS = """

@@ -7,7 +7,6 @@ dropped beforehand: then come all 64, then their own digest, and so on, until a 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 import orjson
 
 from daemon.drops import with_ending
-from daemon.files import printable
+from daemon.files import CLOSED_TO_US, printable
 from daemon.folders import Folder
 
 MAX_JSON = 1 << 16  # bytes; ours are under 2,000
@@ -53,7 +52,7 @@ def json_owner(folder: Folder, name: str) -> tuple[str, str | None] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES):  # a symlink, a socket, somebody's own
+        if error.errno in CLOSED_TO_US:
             return FOREIGN
         raise
     try:
@@ -94,7 +93,7 @@ def _sha256(folder: Folder, name: str) -> str | None:
             regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             return hashlib.file_digest(file, "sha256").hexdigest() if regular else None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EISDIR):
+        if error.errno in CLOSED_TO_US:
             return None
         raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -71,10 +72,10 @@ def _label(content: bytes, corrections: Path, name: str) -> Path:
         if labels:
             source = labels.pop()
         else:
-            parent, _, last = name.rpartition("/")
-            source = f"{parent}/.{last[:200]}.{os.getpid()}"
+            parent = name.rpartition("/")[0]
+            source = f"{parent}/.digitd-{secrets.token_hex(8)}"
             folder.make_parents(source)
-            with os.fdopen(folder.open(source, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+            with os.fdopen(folder.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
                 file.write(content)
         rename(folder, source, folder, name)
         for label in labels:
@@ -87,7 +88,7 @@ def _other_labels(folder: Folder, content: bytes, digit: str) -> Iterator[str]:
     sha256 = hashlib.sha256(content).hexdigest()
     for name, status in list_corrections(folder):
         if name[0] != digit and status.st_size == len(content):
-            with suppress(PermissionError):
+            with suppress(OSError):  # it cannot be read, or has gone
                 if read_label(folder, name)[1] == sha256:
                     yield name
 

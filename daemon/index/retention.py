@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import BinaryIO, NamedTuple
 
 from daemon.config import Settings
-from daemon.files import printable
+from daemon.files import CLOSED_TO_US, printable
 from daemon.folders import Folder
 from daemon.index import archive
 from daemon.index.answers import answered_at, parse
@@ -223,7 +223,7 @@ class _Leaving:
         try:
             file = open(self._folders[part.key].open(part.path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: PTH123, SIM115
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EISDIR):
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, *CLOSED_TO_US):
                 return None
             raise
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):

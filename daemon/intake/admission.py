@@ -25,6 +25,8 @@ def when_dropped(inbox: Folder, name: str) -> float | None:
         raise FileNotFoundError(error.errno, error.strerror, name) from error
     except FileNotFoundError:
         raise
+    except BlockingIOError:
+        return None  # a lease says so, such as Samba's; this look has asked its holder to give it up
     except OSError:
         return inbox.status(name).st_ctime  # unreadable, or no regular file: to be rejected with a reason
     try:

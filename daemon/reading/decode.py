@@ -244,7 +244,7 @@ def _read(path: Path | str, max_bytes: int, folder: Folder | None) -> bytes:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = folder.open(str(path), flags) if folder else os.open(path, flags)
-    except PermissionError as error:
+    except (PermissionError, BlockingIOError) as error:  # the latter where its owner holds a lease on it
         raise InvalidImage(
             "unreadable", f"The file cannot be opened: {error.strerror}.", "Make it readable for the daemon's user."
         ) from error

@@ -10,7 +10,7 @@ import pytest
 from daemon.commands.correct import correct, print_correct
 from daemon.config import Settings
 from daemon.training.corrections import read_labels
-from tests.conftest import Digits
+from tests.conftest import Digits, leased
 from tests.training.test_correction_watch import answer
 from tests.training.test_corrections import put
 
@@ -57,3 +57,11 @@ def test_a_label_does_not_follow_links(settings: Settings, digits: Digits, tmp_p
     (settings.folder("corrections") / "7").symlink_to(tmp_path / "elsewhere")
     assert print_correct(settings, "a.png", 7) == 1
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_what_cannot_be_read_holds_no_label_up(settings: Settings, digits: Digits) -> None:
+    """Though it be as long as the image, and perhaps another label of it."""
+    answer(settings.folder("results"), "a.png", digits.png(1), 7)
+    put(settings.folder("processed").parent, "processed", "a.png", digits.png(1))
+    with leased(put(settings.folder("corrections"), 3, "b.png", digits.png(1))):
+        assert print_correct(settings, "a.png", 7) == 0

@@ -20,7 +20,7 @@ from daemon.index.retention import leave
 from daemon.index.schema import open_to_read, open_to_write, put_state
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
-from tests.conftest import files_below
+from tests.conftest import files_below, leased
 from tests.index.answers import DAY, NOON, answer, put, reject
 from tests.index.conftest import bare_settings
 
@@ -307,3 +307,12 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(tmp_path: Path, kept: str)
             break
         step += stride
     assert step > 100
+
+
+def test_what_its_owner_holds_stays_and_stops_nothing(tmp_path: Path) -> None:
+    """A lease on one original: all others leave."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, processed_days=1)
+    with leased(tmp_path / "processed" / "a.png"):
+        leave(settings, NOON + 10 * DAY)
+    assert {"processed/a.png"} == {name for name in in_folders(settings) if name.startswith("processed/")}

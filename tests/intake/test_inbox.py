@@ -1,5 +1,6 @@
 """inbox.py: what is there is found, what is whole is claimed, and nothing is claimed twice."""
 
+import fcntl
 import os
 import queue
 import shutil
@@ -17,7 +18,7 @@ from daemon.config import InboxSettings
 from daemon.intake.inbox import Inbox
 from daemon.intake.watch import WakingEmitter, WakingWatch
 from daemon.telemetry.metrics import Metrics
-from tests.conftest import REPOSITORY, files_below, wait_until
+from tests.conftest import REPOSITORY, files_below, leased, wait_until
 
 HOUR = 3600.0
 
@@ -153,6 +154,16 @@ def test_a_file_that_is_being_written_waits(room: Room) -> None:
         assert set() == room.take()
         assert {"a.png"} == files_below(room.inbox)
     wait_until(lambda: "a.png" in room.take(), "the file to be claimed")
+
+
+def test_a_file_on_which_somebody_has_a_lease_waits(room: Room) -> None:
+    """Such as Samba, for whom has it open; it is asked to give it up, and the file is claimed once it has."""
+    with leased(room.put("a.png")) as held:
+        assert set() == room.take()
+        fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        assert {"a.png"} == files_below(room.inbox)
+    room.taker.look("/")
+    wait_until(room.take, "the file to be claimed")
 
 
 def test_a_writer_is_not_killed_by_our_look(room: Room) -> None:

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from daemon.reading.decode import FORMATS, InvalidImage, decode, load_content, load_image, normalise_all, read_harmless
+from tests.conftest import leased
 
 MAX_BYTES, MAX_PIXELS = 1 << 20, 4_000_000
 
@@ -509,6 +510,14 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     if os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
     assert refused_file(path) == "unreadable"
+
+
+def test_a_file_that_its_owner_holds_is_refused(tmp_path: Path) -> None:
+    """A lease on it could be renewed for ever, and says nothing of the machine."""
+    path = tmp_path / "held.png"
+    path.write_bytes(b"x")
+    with leased(path):
+        assert refused_file(path) == "unreadable"
 
 
 def test_only_regular_files_are_opened(tmp_path: Path, mnist: np.ndarray) -> None:
