@@ -72,10 +72,20 @@ def publish_rejection(work: Path, rejected: Path, rejection: Rejection, now: flo
     with Folder(rejected) as folder:
         for kept in candidates(folder, name, sha256 or file_digest(status)):
             target = with_ending(kept, "", ".json")
-            if may_have(folder, kept, sha256, status) and json_owner(folder, target) in (None, own):
+            if may_have(folder, kept, sha256, status) and _may_be_json(folder, target, own):
                 break
         _write_json(folder, rejection_json(rejection, now), target, lambda: target)
     return kept if stat.S_ISREG(status.st_mode) else None, target
+
+
+def _may_be_json(folder: Folder, name: str, own: tuple[str, str | None]) -> bool:
+    """Whether the JSON of a rejection may have this name, and not be what another original in work/ is to be called.
+
+    For that would be kept under another name, away from its JSON; and nothing would tell an original that looks like a JSON
+    from one of ours.
+    """
+    owner = json_owner(folder, name)
+    return owner == own or (owner is None and not folder.holds(with_ending(name, "", ".json")))
 
 
 def prediction_json(batch: Predictions) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,7 @@ from daemon.answering.publish import (
 from daemon.clock import timestamp
 from daemon.drops import Drop, ImageFacts, Predictions, Rejection
 from daemon.folders import Folder
-from tests.conftest import files_below
+from tests.conftest import files_below, leased
 
 SEVEN = [0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.991, 0.001, 0.001]
 
@@ -232,6 +232,29 @@ def reject(work: Path, rejected: Path, name: str, content: bytes | None) -> str 
     with Folder(work) as source, Folder(rejected) as target:
         retire_file(source, name, target, kept, rejected_as.sha256)
     return kept
+
+
+def test_a_file_that_its_owner_holds_is_no_fault_of_the_machine(results: Path, folders: tuple[Path, Path]) -> None:
+    """A lease on what was kept of an earlier drop stops nothing: the next one of that name has another."""
+    work, processed = folders
+    for folder in (work, results, processed):
+        put(folder, "a.png", b"x" if folder == work else b"old")
+    with leased(results / "a.png"), leased(processed / "a.png"):
+        assert publish_rejection(work, results, rejection("a.png", b"x"), 1.0)[0] == f"a~{sha(b'x')[:8]}.png"
+        retire("a.png", sha(b"x"), work, processed)
+    assert {"a.png": b"old", f"a~{sha(b'x')[:8]}.png": b"x"} == contents(processed)
+
+
+def test_no_rejected_original_is_parted_from_its_json(results: Path, folders: tuple[Path, Path]) -> None:
+    """Though its name be that of the JSON of another one, which is published before it is retired."""
+    work, _ = folders
+    put(work, "a.json", b"{}")
+    put(work, "a", b"x")
+    kept, json_of_first = publish_rejection(work, results, rejection("a.json", b"{}"), 1.0)
+    assert ("a.json", "a.json.json") == (kept, json_of_first)
+    assert "a.json" != publish_rejection(work, results, rejection("a", b"x"), 1.0)[1]
+    retire("a.json", sha(b"{}"), work, results)
+    assert b"{}" == contents(results)["a.json"]
 
 
 def test_publishing_into_a_missing_folder_raises(tmp_path: Path) -> None:
