@@ -44,20 +44,28 @@ class Schedule:
         """The first training after a moment, both in seconds since the epoch; None for never."""
         if self._interval:
             return moment + self._interval
-        after = datetime.fromtimestamp(moment, UTC)
-        found = [trigger.get_next_fire_time(after, after) for trigger in self._triggers]
-        return min((next_.timestamp() for next_ in found if next_), default=None)
+        wall = datetime.fromtimestamp(moment, UTC).astimezone().replace(tzinfo=UTC, fold=0)
+        while found := [time for trigger in self._triggers if (time := trigger.get_next_fire_time(wall, wall))]:
+            wall = min(found)
+            next_ = wall.replace(tzinfo=None).timestamp()
+            if next_ > moment:  # else it is the first of two hours that are called the same, and this is the second
+                return next_
+        return None
 
 
 def _triggers(cron: str) -> list[BaseTrigger]:
-    """As crontab(5) has it: where day and weekday are both given, either will do."""
+    """As crontab(5) has it: where day and weekday are both given, either will do.
+
+    They go by what a clock on the wall shows, called UTC: given a zone, APScheduler finds moments that are over when summer
+    time ends, again and again for an hour.
+    """
     fields = cron.lower().split()
     if len(fields) != 5:
         raise ValueError(f"there are {len(fields)} fields")
     minute, hour, day, month, weekday = fields
     either = [(day, "*"), ("*", weekday)] if not day.startswith("*") and not weekday.startswith("*") else [(day, weekday)]
     triggers = [
-        CronTrigger(minute=minute, hour=hour, day=day_, month=month, day_of_week=_weekdays(weekday_))
+        CronTrigger(minute=minute, hour=hour, day=day_, month=month, day_of_week=_weekdays(weekday_), timezone=UTC)
         for day_, weekday_ in either
     ]
     now = datetime.now(UTC)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -91,3 +94,33 @@ def test_an_interval_beside_a_cron_is_refused() -> None:
     """One of the two it must be."""
     with pytest.raises(ConfigError, match='expected cron = ""'):
         Schedule(RetrainSettings(interval_hours=2.0))
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[ZoneInfo]:
+    """A machine in Berlin: in 2026 summer time is from 29 March, 2:00, to 25 October, 3:00."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield ZoneInfo("Europe/Berlin")
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("cron", "start", "expected"),
+    [
+        ("30 2 * * *", "2026-10-24T12:00+02:00", ["2026-10-25T02:30+02:00", "2026-10-26T02:30+01:00"]),
+        ("30 2 * * *", "2026-10-25T02:10+01:00", ["2026-10-26T02:30+01:00", "2026-10-27T02:30+01:00"]),
+        ("0 * * * *", "2026-10-25T01:30+02:00", ["2026-10-25T02:00+02:00", "2026-10-25T03:00+01:00"]),
+        ("30 2 * * *", "2026-03-28T12:00+01:00", ["2026-03-29T03:30+02:00", "2026-03-30T02:30+02:00"]),
+        ("0 3 * * 0", "2026-03-28T12:00+01:00", ["2026-03-29T03:00+02:00", "2026-04-05T03:00+02:00"]),
+    ],
+)
+def test_no_night_is_left_out_or_comes_twice(berlin: ZoneInfo, cron: str, start: str, expected: list[str]) -> None:
+    """An hour that comes twice is due in the first of the two; one that is skipped, right after it; always in the future."""
+    schedule, moment = Schedule(RetrainSettings(cron=cron)), datetime.fromisoformat(start).timestamp()
+    for moment_expected in expected:
+        next_ = schedule.next_after(moment)
+        assert next_ is not None
+        assert datetime.fromtimestamp(next_, berlin).isoformat(timespec="minutes") == moment_expected
+        moment = next_
