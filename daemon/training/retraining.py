@@ -59,7 +59,8 @@ class Retraining:
 
         """
         schedule = Schedule(settings.retrain)
-        if settings.retrain != self._settings.retrain:
+        before, after = self._settings.retrain, settings.retrain
+        if (before.cron, before.interval_hours) != (after.cron, after.interval_hours):
             self._last = math.inf  # what a new schedule would have had before this moment was not missed
         self._schedule = schedule
         tell_in_force(log, self._settings, settings, "training", "retrain", "gate", "retention.versions")
@@ -89,12 +90,10 @@ class Retraining:
 
         Moments that are yet to come were written by a clock that was wrong, and tell nothing.
         """
-        found = now if self._last == -math.inf else self._last
-        for number, line in enumerate(self._registry.ledger.lines()):
-            began = line.get("time" if number == 0 else "began", math.inf)
-            if began <= now and line.get("event") not in ("stopped", OVERTAKEN):
-                found = began
-        self._last = max(self._last, found)
+        past = [line for line in self._registry.ledger.lines() if line.get("began", line["time"]) <= now]
+        trainings = [line["began"] for line in past if "began" in line and line["event"] not in ("stopped", OVERTAKEN)]
+        first = [line["time"] for line in past][:1] or [now if self._last == -math.inf else self._last]
+        self._last = max(self._last, *(trainings or first)[-1:])
         self._learnt |= read_learnt(self._settings)
 
     def _due(self, now: float, steady: float) -> str | None:

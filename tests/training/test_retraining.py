@@ -238,6 +238,24 @@ def test_a_new_schedule_begins_now(daemon: Daemon) -> None:
     assert daemon.wait(20 * 3600) == ["scheduled"]
 
 
+def test_what_else_changes_about_trainings_begins_no_schedule_anew(daemon: Daemon) -> None:
+    """A night that is due stays due where only the number of corrections is another one."""
+    assert daemon.wait() == []
+    daemon.now += 20 * 3600
+    fewer = daemon.settings.retrain.model_copy(update={"after_corrections": 20})
+    daemon.retraining.apply(daemon.settings.model_copy(update={"retrain": fewer}))
+    assert daemon.wait() == ["scheduled"]
+
+
+def test_a_first_start_in_the_future_does_not_hide_the_others(daemon: Daemon) -> None:
+    """Where the clock was wrong when the first daemon started, the first start after it counts."""
+    ledger = daemon.settings.folder("models") / "ledger.jsonl"
+    ledger.unlink()
+    daemon.registry.ledger.record("live", "v0001", "in 2040", time=NOON + 5_000 * DAY)
+    assert Daemon(daemon.settings, NOON).wait() == []
+    assert Daemon(daemon.settings, NOON + DAY).wait() == ["scheduled"]
+
+
 def test_closing_ends_the_training(daemon: Daemon) -> None:
     """A training that runs is told to stop."""
     assert not daemon.trainings.stop.is_set()
