@@ -54,13 +54,17 @@ class Ledger:
         append_line(self._path, json.dumps(line))
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Its lines, oldest first."""
-        return read_lines(self._path)
+        """Its lines, oldest first; what is none, such as a person may write, is passed over."""
+        for line in read_lines(self._path):
+            if isinstance(line.get("time"), int | float) and all(
+                isinstance(line.get(key), str) for key in ("event", "version")
+            ):
+                yield line
 
     def live_at(self, moment: float) -> str | None:
         """The version that was answering at a moment, in seconds since the epoch; None before the first."""
         name = None
         for line in self.lines():
-            if line.get("event") == "live" and line.get("time", 0) <= moment:
-                name = str(line["version"])
+            if line["event"] == "live" and line["time"] <= moment:
+                name = line["version"]
         return name

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 
 from daemon.config import SHARE
 from daemon.models.ledger import Ledger
 from daemon.models.manifest import Manifest
-from daemon.models.version import Version
-
-PROOFS = ("made", "vetted")  # events of the ledger that name the digest of a version's file
 
 
-def is_shipped(version: Version) -> bool:
-    """Whether it is the one that came with this digitd, under whatever name."""
-    return version.manifest == _shipped_manifest()
+def is_shipped(manifest: Manifest) -> bool:
+    """Whether it is that of the version that came with this digitd, under whatever name."""
+    return manifest == _shipped_manifest()
 
 
-def is_known(version: Version, ledger: Ledger) -> bool:
-    """Whether just this file was made or vetted here."""
-    proof = {"version": version.name, "sha256": version.manifest.sha256}
-    return any(line.get("event") in PROOFS and line.items() >= proof.items() for line in ledger.lines())
+def is_known(name: str, manifest: Manifest, ledger: Ledger, events: Collection[str]) -> bool:
+    """Whether one of some events of the ledger, "made" or "vetted", names just this file."""
+    proof = {"version": name, "sha256": manifest.sha256}
+    return any(line["event"] in events and line.items() >= proof.items() for line in ledger.lines())
 
 
 @cache

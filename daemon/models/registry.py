@@ -98,7 +98,7 @@ class Registry:
 
     def is_proven(self, version: Version) -> bool:
         """Whether its file was made or vetted here, or is the one that digitd ships."""
-        return is_shipped(version) or is_known(version, self.ledger)
+        return is_shipped(version.manifest) or is_known(version.name, version.manifest, self.ledger, ("made", "vetted"))
 
     def current_name(self) -> str | None:
         """The version that current.h5 points to; None where nothing was chosen yet, or it is no link to a version."""
@@ -188,7 +188,11 @@ class Registry:
             return
         if before:
             replace_symlink(self.folder / PREVIOUS, f"{before}.h5")
-        replace_symlink(self.folder / CURRENT, f"{name}.h5")
+        link = self.folder / CURRENT
+        if link.exists() and not link.is_symlink():
+            aside = link.rename(self.folder / f"aside-{link.stat().st_ino}.h5")
+            log.warning("somebody's own model stood in the place of %s; it is %s now", link, aside.name)
+        replace_symlink(link, f"{name}.h5")
         self.ledger.record("current", name, reason, before=before)
 
     def roll_back(self) -> str:
@@ -206,13 +210,30 @@ class Registry:
         return previous
 
     def remove_old(self, keep: int) -> list[str]:
-        """Remove the oldest versions beyond `keep`, never the current or the previous one; return their names."""
+        """Remove the oldest versions beyond `keep`, of those that were made here or came with digitd; return their names.
+
+        Never the current, the previous, or the one that answers.
+        """
         needed = {self.current_name(), self.previous_name()}
-        removed = [name for name in self.names()[:-keep] if name not in needed]
-        for name in removed:
-            (self.folder / f"{name}.json").unlink()
-            (self.folder / f"{name}.h5").unlink(missing_ok=True)
+        with suppress(RegistryError):
+            needed.add(self.current().name)
+        removed = []
+        for name in self.names()[:-keep]:
+            try:
+                if name in needed or not self._is_ours(name):
+                    continue
+                (self.folder / f"{name}.json").unlink()
+                (self.folder / f"{name}.h5").unlink(missing_ok=True)
+            except (RegistryError, OSError) as error:
+                log.warning("not removed: %s", error)
+            else:
+                removed.append(name)
         return removed
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a version was made here, or came with digitd, so that it is no person's only copy."""
+        manifest = self.manifest(name)
+        return is_shipped(manifest) or is_known(name, manifest, self.ledger, ("made",))
 
     # -- making one
 

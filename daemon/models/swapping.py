@@ -118,6 +118,7 @@ class Swapper:
             return
         try:
             name = adopt(self._registry, self._vet, path)
+            replace_symlink(path, f"{name}.h5")
         except TrainingUnderWay:
             return  # it holds the right to the next version; again in a moment
         except OSError as error:  # the machine's doing, such as a full disk, and not the file's: again in a moment
@@ -130,7 +131,6 @@ class Swapper:
                 path.rename(path.with_name(f"refused-{status.st_ino}.h5"))  # aside, so that it can be looked at
         else:
             self._hindered = ""
-            replace_symlink(path, f"{name}.h5")
             self._record("current", name, "put in the place of current.h5 by hand")
 
     def _refuse(self, key: object, reason: str) -> None:

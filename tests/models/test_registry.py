@@ -134,6 +134,34 @@ def test_a_file_of_somebodys_own_in_the_place_of_current_is_not_replaced(registr
     assert (registry.folder / "current.h5").read_bytes() == b"somebody's own model"
 
 
+def test_a_choice_puts_a_file_of_somebodys_own_aside(registry: Registry) -> None:
+    """What waits in the place of current.h5 while a training runs is nobody's to lose: it has another name afterwards."""
+    (registry.folder / "current.h5").write_bytes(b"somebody's own model")
+    registry.make_current("v0001", "promoted")
+    (aside,) = registry.folder.glob("aside-*.h5")
+    assert aside.read_bytes() == b"somebody's own model"
+    assert registry.current_name() == "v0001"
+
+
+def test_what_was_copied_here_by_hand_is_not_removed_as_old(registry: Registry) -> None:
+    """It may be a person's only copy, also once it was vetted; what was made here goes, but never what answers."""
+    add(registry, "v0002")
+    path = registry.folder / "v0002.json"
+    path.write_text(path.read_text().replace('"parameters": 71850', '"parameters": 71851'))
+    registry.ledger.record("vetted", "v0002", "a test", sha256=registry.manifest("v0002").sha256)
+    made = [make(registry, bytes([number])).name for number in range(4)]
+    assert registry.remove_old(2) == made[:2]
+    assert registry.names() == ["v0001", "v0002", *made[2:]]
+
+
+def test_what_a_person_wrote_into_the_ledger_is_passed_over(registry: Registry) -> None:
+    """A line without event, version or time says nothing, and hinders nothing."""
+    path = registry.folder / "ledger.jsonl"
+    path.write_text('{"event": "current"}\n{"event": "promoted", "version": "v0001"}\n{"version": 3}\nnotes\n')
+    assert registry.current().name == "v0001"
+    assert list(registry.ledger.lines()) == []
+
+
 def test_a_registry_can_be_moved(registry: Registry, tmp_path: Path) -> None:
     """The links are relative, so that a copy of the folder works."""
     registry.make_current("v0001", "test")
