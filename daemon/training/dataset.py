@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,22 +137,24 @@ def _check(part: str, split: Split, path: Path) -> None:
         )
 
 
-def _load_folder(name: str, folder: Path, limits: InboxSettings) -> BaseData:
-    """Read folder/<digit>/*; by content hash one image in TEST_ONE_IN is test, for ever."""
-    parts: dict[bool, tuple[list[np.ndarray], list[int]]] = {False: ([], []), True: ([], [])}
+def list_folder(folder: Path) -> Iterator[Path]:
+    """The images of a folder that is a data set: folder/<digit>/*, without hidden ones, in the same order each time."""
     for digit in range(10):
-        for file in sorted((folder / str(digit)).glob("*")):
-            if file.name.startswith("."):
-                continue
-            try:
-                image = load_image(file, limits.max_bytes, limits.max_pixels)
-            except InvalidImage as error:
-                raise ConfigError(
-                    f"[training] dataset: {file}: expected an image of a {digit}. Received: {error}"
-                ) from error
-            images, digits = parts[int(image.sha256[:8], 16) % TEST_ONE_IN == 0]
-            images.append(image.pixels)
-            digits.append(digit)
+        yield from sorted(file for file in (folder / str(digit)).glob("*") if not file.name.startswith("."))
+
+
+def _load_folder(name: str, folder: Path, limits: InboxSettings) -> BaseData:
+    """Read folder/<digit>/*; by the digest of its pixels one image in TEST_ONE_IN is test, for ever and in any format."""
+    parts: dict[bool, tuple[list[np.ndarray], list[int]]] = {False: ([], []), True: ([], [])}
+    for file in list_folder(folder):
+        digit = int(file.parent.name)
+        try:
+            pixels = load_image(file, limits.max_bytes, limits.max_pixels).pixels
+        except (InvalidImage, OSError) as error:
+            raise ConfigError(f"[training] dataset: {file}: expected an image of a {digit}. Received: {error}") from error
+        images, digits = parts[int(_digest(pixels)[:8], 16) % TEST_ONE_IN == 0]
+        images.append(pixels)
+        digits.append(digit)
     for part, (images, _) in zip(("training", "test"), parts.values(), strict=True):
         if not images:
             raise ConfigError(

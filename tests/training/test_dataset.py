@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from daemon.config import ConfigError, InboxSettings
 from daemon.training.dataset import BaseData, Split, load_base_data, split_validation
@@ -139,6 +140,17 @@ def test_a_folder_is_a_data_set(tmp_path: Path, digits: Digits) -> None:
     assert expected == received
     (tmp_path / "mine" / str(digits.labels[120]) / "new.png").write_bytes(digits.png(120))
     assert {x.tobytes() for x in data.test.x} <= {x.tobytes() for x in load(tmp_path, "mine").test.x}
+
+
+def test_an_image_is_in_one_part_in_whatever_format(tmp_path: Path, digits: Digits) -> None:
+    """What is learnt from its PNG is not tested on its BMP."""
+    for number in range(60):
+        folder = tmp_path / "mine" / str(digits.labels[number])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(digits.png(number))
+        Image.fromarray(digits.images[number]).save(folder / f"{number}.bmp")
+    data = load(tmp_path, "mine")
+    assert not {x.tobytes() for x in data.train.x} & {x.tobytes() for x in data.test.x}
 
 
 def test_a_folder_with_another_file_is_refused(tmp_path: Path) -> None:
