@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import threading
 import time
@@ -21,7 +20,7 @@ from daemon.files import write_durably
 from daemon.models.registry import VERSION, ChampionChanged, Registry, RegistryError
 from daemon.models.version import Version
 from daemon.training.corrections import Label, read_labels, write_learnt
-from daemon.training.dataset import load_base_data
+from daemon.training.dataset import list_folder, load_base_data
 from daemon.training.gate import INSUFFICIENT, PROMOTED, REFUSED, Answers, Verdict, decide
 from daemon.training.job import Job, TrainingEnded, run_job
 
@@ -107,8 +106,8 @@ class Candidates:
         started = time.monotonic()
         try:
             run = self._judge(name, self._train(name, lock, verbose), fingerprint, facts)
-        except TrainingEnded as end:
-            run = Run(end.result, name, end.reason)
+        except (TrainingEnded, RegistryError) as end:
+            run = Run(end.result if isinstance(end, TrainingEnded) else "failed", name, str(end))
             self._registry.ledger.record(run.result, name, run.reason, **facts)
         self._remove_old_logs()
         level = logging.ERROR if run.result == "failed" else logging.INFO
@@ -211,7 +210,11 @@ class Candidates:
                 if line.get("event") == PROMOTED:
                     best.append(line["holdout_accuracy"])
         for name in ever_live.intersection(self._registry.names()):
-            manifest = self._registry.manifest(name)
+            try:
+                manifest = self._registry.manifest(name)
+            except RegistryError as error:  # of an old version: no reason to give up a new one
+                log.warning("%s", error)
+                continue
             if holdout == manifest.holdout.sha256 or dataset == manifest.training.dataset_sha256:
                 best.append(manifest.holdout.accuracy)
         return max(best)
@@ -255,8 +258,7 @@ class Candidates:
 
 
 def _status_of_all(dataset: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of last change of a data set's file, or of each below its folder; none for one of Keras' own."""
-    below = (Path(folder, name) for folder, _, names in os.walk(dataset) for name in names)
-    for path in [dataset] if dataset.is_file() else sorted(below):
+    """Name, size and time of last change of a data set's file, or of each in its folder; none for one of Keras' own."""
+    for path in [dataset] if dataset.is_file() else list_folder(dataset):
         status = path.stat()
         yield str(path.relative_to(dataset)), status.st_size, status.st_mtime_ns

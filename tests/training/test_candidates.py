@@ -126,6 +126,34 @@ def test_small_losses_do_not_add_up_night_by_night(child: Child) -> None:
     assert "the best ever live, 99.60%" in run.reason
 
 
+@pytest.mark.parametrize("content", [None, b"", b"[]"])
+def test_a_bad_manifest_of_an_old_version_hinders_no_verdict(child: Child, content: bytes | None) -> None:
+    """Of what was live once, a manifest that is damaged, or a folder now, is passed over."""
+    train(child)
+    train(child)
+    manifest = child.registry.folder / "v0001.json"
+    manifest.unlink()
+    manifest.write_bytes(content) if content is not None else manifest.mkdir()
+    retention = child.settings.retention.model_copy(update={"versions": 2})
+    child.settings = child.settings.model_copy(update={"retention": retention}).read_from(child.settings.file)
+    assert [train(child).result for _ in range(2)] == ["promoted", "promoted"]
+    assert {"v0001", "v0004", "v0005"} == set(child.registry.names())
+
+
+def test_versions_that_are_damaged_meanwhile_are_an_end_with_a_sentence(child: Child) -> None:
+    """The training failed, and the ledger says why."""
+
+    def train_and_damage(job: Job, logs: Path, **_: Any) -> None:
+        child(job, logs)
+        for file in child.registry.folder.glob("v*.h5"):
+            file.write_bytes(b"damaged")
+
+    run = Candidates(child.settings, child.registry, run_child=train_and_damage).run("a test", 0.0, even_if_nothing_new=True)
+    line = list(child.registry.ledger.lines())[-1]
+    assert (run.result, line["event"], line["reason"]) == ("failed", "failed", run.reason)
+    assert "v0001.h5" in run.reason
+
+
 def test_the_best_outlives_its_version(child: Child) -> None:
     """Each verdict keeps it: retention does not let it be forgotten."""
     child.right = 9_945
@@ -162,7 +190,7 @@ def test_the_same_again_is_nothing_to_learn(child: Child, digits: Digits) -> Non
 
 
 def test_new_images_in_a_folder_data_set_are_something_to_learn(child: Child, digits: Digits) -> None:
-    """However deep in the folder they are."""
+    """And nothing else is."""
     data = child.settings.root / "mine"
     put(data, 3, "a.png", digits.png(0))
     training = child.settings.training.model_copy(update={"dataset": "mine"})
@@ -170,6 +198,21 @@ def test_new_images_in_a_folder_data_set_are_something_to_learn(child: Child, di
     train(child)
     assert train(child, even_if_nothing_new=False).result == "nothing_to_learn"
     put(data, 3, "b.png", digits.png(1))
+    assert train(child, even_if_nothing_new=False).result != "nothing_to_learn"
+
+
+def test_a_folder_data_set_is_looked_at_as_it_is_read(child: Child, open_path: Path, digits: Digits) -> None:
+    """A digit's folder may be a link, and what is hidden, such as an editor's dangling lock, is nothing."""
+    data = child.settings.root / "mine"
+    put(open_path, 3, "a.png", digits.png(0))
+    data.mkdir()
+    (data / "3").symlink_to(open_path / "3")
+    (open_path / "3" / ".#a.png").symlink_to("nobody@nowhere")
+    training = child.settings.training.model_copy(update={"dataset": "mine"})
+    child.settings = child.settings.model_copy(update={"training": training}).read_from(child.settings.file)
+    train(child)
+    assert train(child, even_if_nothing_new=False).result == "nothing_to_learn"
+    put(open_path, 3, "b.png", digits.png(1))
     assert train(child, even_if_nothing_new=False).result != "nothing_to_learn"
 
 
