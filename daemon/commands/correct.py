@@ -12,7 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from daemon.answering.naming import may_have
 from daemon.config import Settings
+from daemon.drops import with_ending
 from daemon.files import file_sha256
 from daemon.folders import Folder, rename
 from daemon.training.corrections import list_corrections, read_label
@@ -58,17 +60,21 @@ def correct(settings: Settings, name: str, digit: int) -> Path:
         for candidate in (plain, plain.with_name(f"{plain.stem}~{str(sha256)[:8]}{plain.suffix}")):
             source = settings.folder(originals) / candidate
             if source.is_file() and sha256 in (None, file_sha256(source)):
-                return _label(source.read_bytes(), settings.folder("corrections"), f"{digit}/{candidate}")
+                return _label(source, settings.folder("corrections"), f"{digit}/{candidate}")
     raise FileNotFoundError(
         f"Expected the name of a result, or of an image that was answered. Received: {name!r}, and there is no original "
         f"for it in {settings.folder('processed')} or {settings.folder('rejected')}."
     )
 
 
-def _label(content: bytes, corrections: Path, name: str) -> Path:
-    """Make corrections/<digit>/... appear whole; where the image had another label, that moves."""
+def _label(original: Path, corrections: Path, name: str) -> Path:
+    """Make corrections/<digit>/... appear whole, beside others of its name; another label of the image moves."""
+    content = original.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
     with Folder(corrections, make=True) as folder:
-        labels = list(_other_labels(folder, content, name[0]))
+        labels = list(_other_labels(folder, len(content), sha256, name[0]))
+        if not may_have(folder, name, sha256, original.stat()):
+            name = with_ending(name, f"~{sha256[:8]}", "")
         if labels:
             source = labels.pop()
         else:
@@ -83,11 +89,10 @@ def _label(content: bytes, corrections: Path, name: str) -> Path:
     return corrections / name
 
 
-def _other_labels(folder: Folder, content: bytes, digit: str) -> Iterator[str]:
+def _other_labels(folder: Folder, size: int, sha256: str, digit: str) -> Iterator[str]:
     """The names of this image under other digits."""
-    sha256 = hashlib.sha256(content).hexdigest()
     for name, status in list_corrections(folder):
-        if name[0] != digit and status.st_size == len(content):
+        if name[0] != digit and status.st_size == size:
             with suppress(OSError):  # it cannot be read, or has gone
                 if read_label(folder, name)[1] == sha256:
                     yield name

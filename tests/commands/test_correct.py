@@ -49,6 +49,15 @@ def test_a_label_moves(settings: Settings, digits: Digits) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["a.png"]
 
 
+def test_another_image_of_the_same_name_keeps_its_label(settings: Settings, digits: Digits) -> None:
+    """Once the first a.png was retired, the next may have its name: both are labels."""
+    for number in (1, 2):
+        answer(settings.folder("results"), "a.png", digits.png(number), 7)
+        put(settings.folder("processed").parent, "processed", "a.png", digits.png(number))
+        assert correct(settings, "a.png", 4).read_bytes() == digits.png(number)
+    assert len(read_labels(settings.folder("corrections"))) == 2
+
+
 def test_a_label_does_not_follow_links(settings: Settings, digits: Digits, tmp_path: Path) -> None:
     """Where corrections/<digit> was made a link, nothing is written beyond it."""
     answer(settings.folder("results"), "a.png", digits.png(1), 7)
