@@ -66,7 +66,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if not temporary.is_symlink():
-            _sync(temporary, os.O_RDONLY)
+            _sync(temporary, os.O_RDONLY | os.O_NOFOLLOW, owned=True)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -79,8 +79,7 @@ def append_line(path: Path, text: str) -> None:
     try:
         size = os.fstat(descriptor).st_size
         if size == 0:
-            with suppress(PermissionError):  # a root without its rights
-                _give_to_owner(descriptor, path.parent)
+            give_to_owner(descriptor, path.parent)
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         os.write(descriptor, f"{chr(10) if torn else ''}{text}\n".encode())
         os.fsync(descriptor)
@@ -108,9 +107,11 @@ def sync_folder(folder: Path) -> None:
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def _sync(path: Path, flags: int) -> None:
+def _sync(path: Path, flags: int, owned: bool = False) -> None:
     descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
+        if owned:
+            give_to_owner(descriptor, path.parent)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -142,8 +143,7 @@ def begin_for_owner(path: Path) -> None:
     if os.geteuid() == 0 and not path.exists():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            with suppress(PermissionError):  # a root without its rights
-                _give_to_owner(descriptor, path.parent)
+            give_to_owner(descriptor, path.parent)
         finally:
             os.close(descriptor)
 
@@ -166,8 +166,8 @@ def take_lock(path: Path) -> int | None:
             return None
         descriptor = os.open(path, flags, 0o600)
     try:
-        with suppress(PermissionError):  # a root without its rights, or a file of somebody else's
-            _give_to_owner(descriptor, path.parent)
+        give_to_owner(descriptor, path.parent)
+        with suppress(PermissionError):  # a file of somebody else's
             os.fchmod(descriptor, 0o600)  # as it was made by earlier versions, the group could read it
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -179,11 +179,12 @@ def take_lock(path: Path) -> int | None:
     return descriptor
 
 
-def _give_to_owner(descriptor: int, folder: Path) -> None:
+def give_to_owner(descriptor: int, folder: Path) -> None:
     """Where root makes a file, as with sudo, it is for the owner of the folder, who needs it next."""
     if os.geteuid() == 0:
         status = folder.stat()
-        os.fchown(descriptor, status.st_uid, status.st_gid)
+        with suppress(PermissionError):  # a root without its rights
+            os.fchown(descriptor, status.st_uid, status.st_gid)
 
 
 def _gives_way(path: Path) -> bool:

@@ -102,10 +102,12 @@ def test_a_lock_that_root_takes_stays_the_owners_of_its_folder(tmp_path: Path) -
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_file_that_root_begins_is_its_folders_owners(tmp_path: Path) -> None:
-    """After a `sudo digitd retrain` the service can add to the ledger."""
+    """After a `sudo digitd retrain`, whatever the umask, the service can add to the ledger, and read the manifest."""
     os.chown(tmp_path, 12345, 23456)
     append_line(tmp_path / "ledger.jsonl", "{}")
-    assert (12345, 23456) == ((status := (tmp_path / "ledger.jsonl").stat()).st_uid, status.st_gid)
+    write_durably(tmp_path / "v0002.json", b"{}")
+    for path in tmp_path.iterdir():
+        assert (12345, 23456) == ((status := path.stat()).st_uid, status.st_gid)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

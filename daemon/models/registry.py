@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from daemon.files import replace_symlink, sync_folder, take_lock, write_durably
+from daemon.files import give_to_owner, replace_symlink, sync_folder, take_lock, write_durably
 from daemon.models.ledger import Ledger
 from daemon.models.manifest import Manifest
 from daemon.models.provenance import is_known, is_shipped
@@ -285,6 +285,7 @@ class Registry:
         name = manifest.version
         written, path = self.unfinished(name), self.folder / f"{name}.h5"
         with written.open("rb") as file:
+            give_to_owner(file.fileno(), self.folder)
             os.fsync(file.fileno())
         self.ledger.record("made", name, manifest.training.origin, sha256=manifest.sha256)
         written.replace(path)

@@ -234,6 +234,16 @@ def test_what_was_neither_made_nor_vetted_does_not_answer(registry: Registry) ->
         registry.current()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_version_that_root_makes_is_its_folders_owners(registry: Registry) -> None:
+    """After a `sudo digitd retrain`, whatever the umask, the service can read it."""
+    os.chown(registry.folder, 12345, 23456)
+    made = make(registry, b"a model")
+    for ending in (".h5", ".json"):
+        status = made.path.with_suffix(ending).stat()
+        assert (12345, 23456) == (status.st_uid, status.st_gid)
+
+
 def test_only_what_was_begun_here_is_removed_as_unfinished(registry: Registry) -> None:
     """Half a model, and a whole one without a manifest; what somebody else put there stays, also under such a name."""
     registry.unfinished(registry.begin("a training that is killed")).write_bytes(b"half")
