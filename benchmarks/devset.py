@@ -656,7 +656,9 @@ def clothes(_: Mnist) -> Iterator[Case]:
         yield Case(png(shown), None, way)
 
 
-DIGITS: dict[str, Callable[[Mnist], Iterator[Case]]] = {
+Sets = dict[str, Callable[[Mnist], Iterator[Case]]]
+
+DIGITS: Sets = {
     "plain": plain,
     "paper": paper,
     "formats": formats,
@@ -665,7 +667,7 @@ DIGITS: dict[str, Callable[[Mnist], Iterator[Case]]] = {
     "fonts": typefaces,
     "continental": continentals,
 }
-NO_DIGITS: dict[str, Callable[[Mnist], Iterator[Case]]] = {
+NO_DIGITS: Sets = {
     "blank": blank,
     "noise": noise,
     "textures": textures,

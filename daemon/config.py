@@ -71,7 +71,7 @@ class InferenceSettings(Table):
     """How batches are predicted, and when an answer is sent to a person for review."""
 
     threads: PositiveInt = 1
-    review_below: Annotated[Share, LIVE] = 0.6
+    review_below: Annotated[Share, LIVE] = 0.9
     not_a_digit_above: Annotated[float, Field(gt=0), LIVE] = 1.02
     sync_seconds: Seconds = 1.0
 
@@ -105,7 +105,7 @@ class TrainingSettings(Table):
 
     dataset: str = "datasets/mnist.npz"
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    epochs: PositiveInt = 20
+    epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
     optimizer: OPTIMIZERS = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
@@ -113,8 +113,10 @@ class TrainingSettings(Table):
     loss: Literal["categorical_crossentropy", "kl_divergence", "categorical_focal_crossentropy"] = "categorical_crossentropy"
     patience: PositiveInt = 8
     seed: int = 1
-    synthetic_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 8_000
-    synthetic_no_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 4_000
+    scans: str = "datasets/scans.npz"
+    scan_variants: Annotated[int, Field(ge=0, le=100)] = 5
+    synthetic_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 20_000
+    synthetic_no_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 6_000
     augmentation: Augmentation = Augmentation()
     layers: Annotated[list[Layer], Field(min_length=1)]
 

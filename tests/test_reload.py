@@ -46,8 +46,8 @@ def test_what_can_change_live_does(daemon: Daemon, digits: Digits) -> None:
     """With review_below = 1.0 an answer of less confidence is one to be reviewed, which was accepted before."""
     daemon.drop("before.png", digits.png(8))
     before = daemon.result("before.png")
-    assert (0.6 < before["confidence"] < 1.0, before["decision"]) == (True, "accepted")
-    change(daemon, "review_below = 0.6 ", "review_below = 1.0 ", "inference.review_below is now 1.0; it was 0.6")
+    assert (0.9 < before["confidence"] < 1.0, before["decision"]) == (True, "accepted")
+    change(daemon, "review_below = 0.9 ", "review_below = 1.0 ", "inference.review_below is now 1.0; it was 0.9")
     daemon.drop("after.png", digits.png(8))
     assert daemon.result("after.png")["decision"] == "review"
 
@@ -99,6 +99,7 @@ def changed(key: str, value: Any) -> Any:
     others = {
         "inbox.ignore": ["*.part"],
         "training.dataset": "keras:mnist",
+        "training.scans": "elsewhere.npz",
         "training.loss": "kl_divergence",
         "training.optimizer": "sgd",
         "training.layers": [{"layer": "Flatten"}, {"layer": "Dense", "units": 10, "activation": "softmax"}],

@@ -52,13 +52,13 @@ def _warp(x: tf.Tensor, limits: Augmentation) -> tf.Tensor:
         return tf.random.uniform((n, 1, 1), -limit, limit)
 
     angle = either_way(limits.rotation_degrees * np.pi / 180)
-    zoom, shear = 1 + either_way(limits.zoom), either_way(limits.shear)
+    wider, higher, shear = 1 + either_way(limits.zoom), 1 + either_way(limits.zoom), either_way(limits.shear)
     centre = (28 - 1) / 2
     row, column = tf.meshgrid(tf.range(28.0) - centre, tf.range(28.0) - centre, indexing="ij")
-    depth = zoom / (1 + (either_way(limits.perspective) * row + either_way(limits.perspective) * column) / 28)
-    # From output to input coordinates: rotation @ shear * zoom, about the centre of the image.
-    across = depth * (tf.cos(angle) * column + (shear * tf.cos(angle) - tf.sin(angle)) * row)
-    down = depth * (tf.sin(angle) * column + (shear * tf.sin(angle) + tf.cos(angle)) * row)
+    depth = 1 / (1 + (either_way(limits.perspective) * row + either_way(limits.perspective) * column) / 28)
+    # From output to input coordinates: zoom @ rotation @ shear, about the centre of the image.
+    across = depth * wider * (tf.cos(angle) * column + (shear * tf.cos(angle) - tf.sin(angle)) * row)
+    down = depth * higher * (tf.sin(angle) * column + (shear * tf.sin(angle) + tf.cos(angle)) * row)
     wobble = tf.image.resize(
         tf.random.uniform((n, 5, 5, 2), -limits.elastic_pixels, limits.elastic_pixels), (28, 28), "bicubic"
     )

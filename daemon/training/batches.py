@@ -9,8 +9,9 @@ from daemon.models import CLASSES
 from daemon.models.backend import tf
 from daemon.models.network import as_input
 from daemon.training.augmentation import augment
-from daemon.training.dataset import Split
-from daemon.training.synthetic import NO_DIGIT, draw_digits, draw_no_digits
+from daemon.training.dataset import Split, join
+from daemon.training.scans import Scans, vary_scans
+from daemon.training.synthetic import draw_digits, draw_no_digits
 
 
 def targets(labels: np.ndarray) -> np.ndarray:
@@ -18,13 +19,13 @@ def targets(labels: np.ndarray) -> np.ndarray:
     return np.vstack([np.eye(CLASSES, dtype=np.float32), np.full(CLASSES, 1 / CLASSES, np.float32)])[labels]
 
 
-def with_synthetic(data: Split, settings: TrainingSettings) -> Split:
-    """Add drawn digits, and drawn things labelled NO_DIGIT."""
-    digits, labels = draw_digits(settings.synthetic_digits, settings.seed)
-    others = draw_no_digits(settings.synthetic_no_digits, settings.seed)
-    return Split(
-        np.concatenate([data.x, digits, others]),
-        np.concatenate([data.y, labels, np.full(len(others), NO_DIGIT, data.y.dtype)]),
+def with_hands(data: Split, scans: Scans, settings: TrainingSettings) -> Split:
+    """Add scans and their variants, drawn digits, and drawn things labelled NO_DIGIT."""
+    return join(
+        data,
+        vary_scans(scans, settings.scan_variants, settings.seed),
+        draw_digits(settings.synthetic_digits, settings.seed),
+        draw_no_digits(settings.synthetic_no_digits, settings.seed),
     )
 
 

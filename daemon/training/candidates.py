@@ -233,10 +233,11 @@ class Candidates:
 
     def _fingerprint(self, labels: frozenset[Label]) -> str:
         """A digest of all that a training learns from: corrections, data set and configuration."""
+        chosen = self.settings.training
         learnt = [
             sorted(labels),
-            list(_status_of_all(self.settings.root / self.settings.training.dataset)),
-            self.settings.training.model_dump(),
+            [list(_status_of_all(self.settings.root / name)) for name in (chosen.dataset, chosen.scans) if name],
+            chosen.model_dump(),
             self.settings.retrain.model_dump(include={"steps", "learning_rate", "corrections_share", "patience"}),
         ]
         return hashlib.sha256(json.dumps(learnt, sort_keys=True).encode()).hexdigest()

@@ -33,6 +33,11 @@ class Split:
         return _digest(self.x, self.y)
 
 
+def join(*parts: Split) -> Split:
+    """One split of several, in their order."""
+    return Split(np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts]))
+
+
 @dataclass(frozen=True)
 class BaseData:
     """The base data set, as keras.datasets.mnist.load_data() gives it, and its name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,19 @@ from daemon.config import Settings, TrainingSettings
 from daemon.models.backend import keras, tf
 from daemon.models.network import build_model, read_model
 from daemon.models.version import Version
-from daemon.training.batches import training_batches, validation_data, with_synthetic
+from daemon.training.batches import training_batches, validation_data, with_hands
 from daemon.training.corrections import Corrections, load_corrections
-from daemon.training.dataset import BaseData, Split, load_base_data, split_validation
+from daemon.training.dataset import BaseData, Split, join, load_base_data, split_validation
 from daemon.training.history import ReportProgress
 from daemon.training.job import Job
+from daemon.training.scans import JUDGES, WATCHED, Scans, load_scans, read_scans, vary_scans
 
+WATCHED_VARIANTS = 2  # of each watched scan, beside itself
+FEW = (
+    100  # corrections; the more there are above, the more is learnt from them, as their square root, up to MOST_GROWTH times
+)
+MOST_GROWTH = 4.0
+MOST_SHARE = 0.5  # of corrections in a batch; the rest is base data, so that nothing is forgotten
 EPOCHS_ON = 12  # a champion's further steps are parted into so many epochs, for early stopping to look at
 
 
@@ -24,30 +32,44 @@ class TrainingData:
 
     Attributes:
         base: the base data set, with its hold-outs.
-        training, validation: its training part, parted again.
-        learned: `training` and what was drawn.
+        scans: by all writers.
+        training, validation: the base data set's training part, parted again; and who is watched, in `validation`.
+        learned: `training`, the scans that are learnt from, and what was drawn.
+        judges: the scans by JUDGES.
         corrections: with their own parts.
 
     """
 
     base: BaseData
+    scans: Scans
     training: Split
     validation: Split
     learned: Split
+    judges: Split
     corrections: Corrections
 
     @property
+    def holdouts(self) -> dict[str, Split]:
+        """What no training ever saw, by the name that manifests and reports have for it."""
+        return self.base.holdouts | ({"scans": self.judges} if len(self.judges) else {})
+
+    @property
     def judged(self) -> dict[str, Split]:
-        """What candidate and champion are compared on, by name; no training ever saw it."""
-        return self.base.holdouts | {"corrections": self.corrections.gate}
+        """What candidate and champion are compared on."""
+        return self.holdouts | {"corrections": self.corrections.gate}
 
 
 def load_data(settings: Settings) -> TrainingData:
-    """Load the data set and the corrections, and draw the synthetic images."""
-    base = load_base_data(settings.training.dataset, settings.root, settings.inbox)
+    """Load the data sets and the corrections, and draw the synthetic images."""
+    chosen = settings.training
+    base = load_base_data(chosen.dataset, settings.root, settings.inbox)
+    scans = load_scans(chosen.scans, settings.root)
     corrections = load_corrections(settings.folder("corrections"), settings.inbox)
-    training, validation = split_validation(base.train, settings.training.validation_share)
-    return TrainingData(base, training, validation, with_synthetic(training, settings.training), corrections)
+    training, validation = split_validation(base.train, chosen.validation_share)
+    watched = vary_scans(scans.by(WATCHED), WATCHED_VARIANTS, chosen.seed)
+    learned = with_hands(training, scans.learnt(), chosen)
+    judges = read_scans(scans.by(JUDGES))
+    return TrainingData(base, scans, training, join(validation, watched), learned, judges, corrections)
 
 
 def logs_of(job: Job, settings: Settings) -> Path:
@@ -63,6 +85,7 @@ class Course:
         model: what is trained.
         origin: in words.
         epochs, steps: at most so many epochs of so many batches.
+        share: of corrections in each batch.
         learning_rate: at its peak.
         patience: epochs without a better val_loss.
 
@@ -72,6 +95,7 @@ class Course:
     origin: str
     epochs: int
     steps: int
+    share: float
     learning_rate: float
     patience: int
 
@@ -79,12 +103,16 @@ class Course:
 def choose_course(settings: Settings, champion: Version | None, data: TrainingData) -> Course:
     """Start from the champion where its architecture is the one that is configured; else from scratch."""
     chosen, again = settings.training, settings.retrain
+    growth = min(MOST_GROWTH, max(1.0, math.sqrt(len(data.corrections.train) / FEW)))
+    share = min(MOST_SHARE, again.corrections_share * growth)
     if champion and champion.manifest.layers == [layer.model_dump() for layer in chosen.layers]:
-        steps = -(-again.steps // EPOCHS_ON)
+        steps = math.ceil(again.steps * growth / EPOCHS_ON)
+        rate = max(again.learning_rate, min(chosen.learning_rate, again.learning_rate * math.sqrt(growth)))
         model = read_model(champion.path)
-        return Course(model, f"from {champion.name}", EPOCHS_ON, steps, again.learning_rate, again.patience)
+        return Course(model, f"from {champion.name}", EPOCHS_ON, steps, share, rate, again.patience)
     steps = -(-(len(data.learned) + len(data.corrections.train)) // chosen.batch_size)
-    return Course(build_model(chosen.layers), "from scratch", chosen.epochs, steps, chosen.learning_rate, chosen.patience)
+    model = build_model(chosen.layers)
+    return Course(model, "from scratch", chosen.epochs, steps, share, chosen.learning_rate, chosen.patience)
 
 
 class DigitAccuracy(keras.metrics.CategoricalAccuracy):
@@ -130,7 +158,7 @@ def fit(job: Job, settings: Settings, data: TrainingData, course: Course) -> tup
             data.learned,
             corrections.train,
             chosen.batch_size,
-            settings.retrain.corrections_share,
+            course.share,
             chosen.augmentation,
             chosen.seed,
         ),

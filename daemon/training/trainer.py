@@ -112,7 +112,7 @@ def describe(
 ) -> dict[str, Any]:
     """What a manifest says of the file, of what it learnt and of how well it reads."""
     corrections = data.corrections
-    holdouts = {name: {"sha256": split.sha256, **scores[name].as_dict()} for name, split in data.base.holdouts.items()}
+    holdouts = {name: {"sha256": split.sha256, **scores[name].as_dict()} for name, split in data.holdouts.items()}
     return {
         "schema": 1,
         "version": version,
@@ -126,7 +126,10 @@ def describe(
         "training": {
             **settings.model_dump(exclude={"layers"}),
             "dataset_sha256": data.base.sha256,
+            "scans_sha256": data.scans.sha256,
+            "writers": data.scans.writers_by_part(),
             "images": len(data.training),
+            "images_besides": len(data.learned) - len(data.training),
             "validation_images": len(data.validation),
         },
         "holdout": holdouts.pop("holdout"),

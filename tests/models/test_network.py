@@ -27,7 +27,7 @@ def test_the_configured_network_is_a_sequential() -> None:
     model = build_model(load_settings(REPOSITORY / "config.toml", {}).training.layers)
     assert isinstance(model, keras.Sequential)
     assert ((None, 28, 28, 1), (None, 10)) == (model.input_shape, model.output_shape)
-    assert model.count_params() == 71850
+    assert model.count_params() == 299818
 
 
 def test_a_dense_network_keeps_its_initializer() -> None:

@@ -190,11 +190,11 @@ def test_somebody_else_can_neither_drop_nor_read(machine: Machine) -> None:
 def test_reload_changes_what_can_change_live(machine: Machine) -> None:
     """`systemctl reload` puts a new threshold in force and names what needs a restart, in the same process."""
     process = machine.property("MainPID")
-    change = "s/^review_below = 0.6 /review_below = 1.0 /; s/^workers = 2 /workers = 1 /"
+    change = "s/^review_below = 0.9 /review_below = 1.0 /; s/^workers = 2 /workers = 1 /"
     machine.run("sed", "--in-place=.before", change, "/etc/digitd/config.toml")
     machine.run("systemctl", "reload", "digitd.service")
     machine.wait_until(lambda: "config.toml again" in machine.journal(), "the journal to tell of it")
-    assert "inference.review_below is now 1.0; it was 0.6" in machine.journal()
+    assert "inference.review_below is now 1.0; it was 0.9" in machine.journal()
     assert "inbox.workers = 1 needs a restart; 2 stays in force" in machine.journal()
     assert machine.property("MainPID") == process
     machine.run("mv", "/etc/digitd/config.toml.before", "/etc/digitd/config.toml")

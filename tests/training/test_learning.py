@@ -23,6 +23,7 @@ from daemon.config import Settings, load_settings
 from daemon.models.registry import Registry, TrainingUnderWay
 from daemon.training.candidates import Candidates
 from daemon.training.corrections import read_labels
+from daemon.training.scans import load_scans
 from tests.conftest import DENSE_LAYERS, REPOSITORY, Daemon, Digits, encode, make_root, wait_until
 
 
@@ -39,11 +40,20 @@ def small_root(folder: Path, seed: int = 1) -> Path:
             x_test=full["x_test"][:2_000],
             y_test=full["y_test"][:2_000],
         )
+    scans = load_scans("datasets/scans.npz", REPOSITORY)
+    np.savez(
+        folder / "datasets" / "scans.npz",
+        grey=np.concatenate([picture.ravel() for picture in scans.pictures[::30]]),
+        shape=[picture.shape for picture in scans.pictures[::30]],
+        digit=scans.digits[::30],
+        writer=scans.writers[::30],
+    )
     text = (folder / "config.toml").read_text()
     text = text[: text.index("[[training.layers]]")] + DENSE_LAYERS + text[text.index("[retrain]") :]
     values = {
         "epochs": 3,
         "seed": seed,
+        "scan_variants": 0,
         "synthetic_digits": 0,
         "synthetic_no_digits": 0,
         "steps": 60,
@@ -111,6 +121,8 @@ def test_a_first_training_leaves_everything_that_was_promised(trained: Path) -> 
     assert list((logs / "tensorboard" / "v0001").rglob("events.out.tfevents.*")) != []
     report = json.loads((logs / "training" / "v0001" / "report.json").read_bytes())
     assert (report["verdict"], report["training"]["origin"]) == ("promoted", "from scratch")
+    assert {"learnt": 9, "watched": 1, "judges": 3} == {name: len(of) for name, of in report["training"]["writers"].items()}
+    assert (report["training"]["images_besides"], report["measured"]["scans"]["images"]) == (90, 30)
     assert [line["event"] for line in ledger(trained)] == ["begun", "made", "current", "promoted"]
     with h5py.File(trained / "models" / "v0001.h5") as file:
         assert "optimizer_weights" not in file

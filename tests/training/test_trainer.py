@@ -21,6 +21,7 @@ from tests.conftest import DENSE_LAYERS, REPOSITORY, Digits, make_root, wait_unt
 TRAINING = """
 [training]
 dataset = "small.npz"
+scans = ""
 synthetic_digits = 0
 synthetic_no_digits = 0
 epochs = 2

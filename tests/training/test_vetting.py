@@ -32,7 +32,7 @@ def test_without_a_data_set_a_few_digits_must_do(config: Path, monkeypatch: pyte
     (config.parent / "selectors.py").write_text("raise SystemExit('imported from the current folder')")
     monkeypatch.chdir(config.parent)
     found = Vetting(config, threading.Event())(SHIPPED, SHIPPED)
-    assert (100, 71850) == (found.holdout.images, found.parameters)
+    assert (100, 299818) == (found.holdout.images, found.parameters)
     assert found.holdout.accuracy > 0.95
 
 
@@ -67,7 +67,7 @@ def test_a_wrong_configuration_refuses_nothing(config: Path) -> None:
 def test_ctrl_c_reaches_only_who_started_it(config: Path) -> None:
     """On a terminal it goes to the whole group of processes; the one that vets says nothing of it."""
     waiting = partial(signal_children, signal.SIGINT)
-    assert 71850 == Vetting(config, threading.Event(), waiting)(SHIPPED, SHIPPED).parameters
+    assert 299818 == Vetting(config, threading.Event(), waiting)(SHIPPED, SHIPPED).parameters
 
 
 def signal_children(number: int) -> None:

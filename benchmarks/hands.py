@@ -1,0 +1,86 @@
+"""Real handwriting by people whose hands no training sees, `daemon.training.scans.JUDGES`, as programs deliver it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from benchmarks.devset import Case, Mnist, Sets, png, seeded
+from daemon.training.scans import JUDGES, Scans, load_scans
+
+REPOSITORY = Path(__file__).parent.parent
+SCANS = "datasets/scans.npz"
+INKED = 0.4  # of the way from the paper to the darkest ink: what is darker belongs to the digit
+FRAME = 50  # pixels
+
+
+def judged() -> Scans:
+    """The scans by JUDGES."""
+    return load_scans(SCANS, REPOSITORY).by(JUDGES)
+
+
+def cut(picture: np.ndarray) -> np.ndarray:
+    """The picture cut to its ink, as programs that take digits out of forms deliver it."""
+    paper, darkest = float(np.median(picture)), float(np.quantile(picture, 0.005))
+    blurred = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(0.7)))
+    inked = blurred < paper - INKED * (paper - darkest)
+    rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
+    return picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def as_they_are(_: Mnist) -> Iterator[Case]:
+    """The scans, about 100x100."""
+    yield from _cases("scans", lambda picture, _: png(picture))
+
+
+def cropped(_: Mnist) -> Iterator[Case]:
+    """The scans, cut to their ink."""
+    yield from _cases("cropped", lambda picture, _: png(cut(picture)))
+
+
+def coarse(_: Mnist) -> Iterator[Case]:
+    """The scans, as a telephone sees a digit from afar: 20 to 48 pixels, blurred, pale, JPEG."""
+
+    def shrink(picture: np.ndarray, random: np.random.Generator) -> bytes:
+        margin = int(random.integers(2, 12))
+        digit = np.pad(cut(picture), margin, constant_values=int(np.median(picture)))
+        small = Image.fromarray(digit)
+        small.thumbnail((int(random.integers(20, 49)),) * 2, Image.Resampling.BOX)
+        small = small.filter(ImageFilter.GaussianBlur(random.uniform(0.2, 0.8)))
+        pale = random.uniform(0.6, 1)
+        buffer = io.BytesIO()
+        small.point(lambda level: 225 - pale * (225 - level)).save(buffer, "JPEG", quality=int(random.integers(60, 95)))
+        return buffer.getvalue()
+
+    yield from _cases("coarse", shrink)
+
+
+def framed(_: Mnist) -> Iterator[Case]:
+    """The scans as thin strokes, stretched until they touch all four sides of a small frame."""
+
+    def stretch(picture: np.ndarray, _: np.random.Generator) -> bytes:
+        thin = Image.fromarray(cut(picture))
+        if min(thin.size) > FRAME // 2:
+            thin = thin.filter(ImageFilter.MaxFilter(3))
+        inked = cut(np.asarray(thin))
+        return png(np.asarray(Image.fromarray(inked).resize((FRAME, FRAME), Image.Resampling.BILINEAR)))
+
+    yield from _cases("framed", stretch)
+
+
+def _cases(name: str, show: Callable[[np.ndarray, np.random.Generator], bytes]) -> Iterator[Case]:
+    scans = judged()
+    for index, (picture, digit, writer) in enumerate(zip(scans.pictures, scans.digits, scans.writers, strict=True)):
+        yield Case(show(picture, seeded(name, index)), int(digit), str(writer))
+
+
+SETS: Sets = {
+    "scans": as_they_are,
+    "cropped": cropped,
+    "coarse": coarse,
+    "framed": framed,
+}
