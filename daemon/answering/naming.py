@@ -19,6 +19,7 @@ from daemon.files import CLOSED_TO_US, printable
 from daemon.folders import Folder
 
 MAX_JSON = 1 << 16  # bytes; ours are under 2,000
+MOST_COMPARED = 1 << 28  # bytes; a larger original, perhaps one of nothing but holes, is taken for another one
 FOREIGN = ("", "")  # owner of a name that is no JSON of ours: equal to no drop
 
 
@@ -83,15 +84,19 @@ def may_have(folder: Folder, name: str, sha256: str | None, status: os.stat_resu
         held = folder.status(name)
     except (FileNotFoundError, NotADirectoryError):
         return True
-    return os.path.samestat(held, status) or (sha256 is not None and _sha256(folder, name) == sha256)
+    if os.path.samestat(held, status):
+        return True
+    may_be_same = sha256 is not None and held.st_size == status.st_size <= MOST_COMPARED
+    return may_be_same and _sha256(folder, name) == sha256
 
 
 def _sha256(folder: Folder, name: str) -> str | None:
-    """Of a regular file's content; None of anything else, or where it may not be read."""
+    """Of a regular file's content; None of anything else, of what has grown too large, or where it may not be read."""
     try:
         with os.fdopen(folder.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            return hashlib.file_digest(file, "sha256").hexdigest() if regular else None
+            status = os.fstat(file.fileno())
+            may_be_read = stat.S_ISREG(status.st_mode) and status.st_size <= MOST_COMPARED
+            return hashlib.file_digest(file, "sha256").hexdigest() if may_be_read else None
     except OSError as error:
         if error.errno in CLOSED_TO_US:
             return None

@@ -245,6 +245,18 @@ def test_a_file_that_its_owner_holds_is_no_fault_of_the_machine(results: Path, f
     assert {"a.png": b"old", f"a~{sha(b'x')[:8]}.png": b"x"} == contents(processed)
 
 
+def test_no_original_is_compared_with_one_that_has_no_end(results: Path, folders: tuple[Path, Path]) -> None:
+    """It was rejected as too large, takes no disk, and nobody could wait until it is read; nor where both are so."""
+    work, _ = folders
+    for path in (results / "a.png", work / "b.png"):
+        with path.open("wb") as file:
+            file.truncate(1 << 43)
+    put(work, "a.png", b"x")
+    assert reject(work, results, "a.png", b"x") == f"a~{sha(b'x')[:8]}.png"
+    (work / "b.png").rename(work / "a.png")
+    assert reject(work, results, "a.png", b"y") == f"a~{sha(b'y')[:8]}.png"
+
+
 def test_no_rejected_original_is_parted_from_its_json(results: Path, folders: tuple[Path, Path]) -> None:
     """Though its name be that of the JSON of another one, which is published before it is retired."""
     work, _ = folders
