@@ -126,6 +126,7 @@ class _Leaving:
         self, settings: Settings, connection: sqlite3.Connection, folders: dict[str, Folder], begin: float, keys: set[str]
     ) -> None:
         self._connection, self._folders, self._begin, self._keys = connection, folders, begin, keys
+        self._max_bytes = settings.inbox.max_bytes
         name = f"{datetime.fromtimestamp(begin, UTC):%Y-%m-%d}.tar"
         self._path = settings.archive / name if settings.archive else None
 
@@ -159,7 +160,15 @@ class _Leaving:
             if row["archive"] is None and self._is_own(row):
                 for part in parts(row):
                     if part.member not in day.members and (file := self._open(part)):
-                        yield part.member, file
+                        if self._has_holes(file):
+                            file.close()
+                        else:
+                            yield part.member, file
+
+    def _has_holes(self, file: BinaryIO) -> bool:
+        """Whether it was rejected as too large and takes less of the disk than its copy would: perhaps all that there is."""
+        status = os.fstat(file.fileno())
+        return status.st_size > max(self._max_bytes, status.st_blocks * 512)
 
     def _delete(self, day: Day | None) -> int:
         left = 0

@@ -316,3 +316,14 @@ def test_what_its_owner_holds_stays_and_stops_nothing(tmp_path: Path) -> None:
     with leased(tmp_path / "processed" / "a.png"):
         leave(settings, NOON + 10 * DAY)
     assert {"processed/a.png"} == {name for name in in_folders(settings) if name.startswith("processed/")}
+
+
+def test_what_has_no_end_stays_and_fills_no_disk(tmp_path: Path) -> None:
+    """A file of nothing but holes, rejected as too large: its copy would take what it does not."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, rejected_days=1)
+    with (tmp_path / "rejected" / "d.txt").open("wb") as file:
+        file.truncate(1 << 43)
+    leave(settings, NOON + 10 * DAY)
+    assert {"rejected/d.txt.json"} == archived(settings).keys()
+    assert (tmp_path / "rejected" / "d.txt").stat().st_size == 1 << 43
