@@ -94,7 +94,7 @@ def _other_labels(folder: Folder, size: int, sha256: str, digit: str) -> Iterato
     for name, status in list_corrections(folder):
         if name[0] != digit and status.st_size == size:
             with suppress(OSError):  # it cannot be read, or has gone
-                if read_label(folder, name)[1] == sha256:
+                if read_label(folder, name, size)[1] == sha256:
                     yield name
 
 

@@ -84,7 +84,7 @@ class Candidates:
 
         """
         with self._registry.training() as lock:
-            labels = frozenset(read_labels(self.settings.folder("corrections")).values())
+            labels = frozenset(read_labels(self.settings.folder("corrections"), self.settings.inbox.max_bytes).values())
             fingerprint = self._fingerprint(labels)
             if not even_if_nothing_new and self._has_learnt(fingerprint, labels):
                 reason = "no new corrections, same data, same configuration as last time"

@@ -93,7 +93,7 @@ class CorrectionWatch:
             if len(new) >= NOTICED_PER_PASS or self._stop.is_set():
                 continue
             try:
-                label = read_label(self._folder, name)
+                label = read_label(self._folder, name, self._settings.inbox.max_bytes)
             except OSError as error:
                 self._tell(f"{printable(name)}: {error.strerror}")
                 continue

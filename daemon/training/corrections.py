@@ -6,6 +6,7 @@ validation, the rest to training. So no answer is ever tested on what it was tau
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -76,7 +77,7 @@ def load_corrections(folder: Path, limits: InboxSettings) -> Corrections:
 
     """
     left_out: list[str] = []
-    labels = read_labels(folder, left_out.append)
+    labels = read_labels(folder, limits.max_bytes, left_out.append)
     decoded = decode_all(folder, list(labels), limits)
     left_out += [f"{printable(item.drop.name)}: {item.reason}: {item.detail}" for item in decoded.refused]
     left_out += [f"{printable(drop.name)}: {error}" for drop, error in decoded.failed]
@@ -154,18 +155,21 @@ def list_corrections(folder: Folder, tell: Callable[[str], None] = _nobody) -> I
                 tell(f"{printable(name)}: expected a file. Received: something else, such as a link, which is not followed")
 
 
-def read_label(folder: Folder, name: str) -> Label:
+def read_label(folder: Folder, name: str, max_bytes: int) -> Label:
     """The label that a file is.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is larger than that: nobody could wait for the end of some files.
 
     """
     with os.fdopen(folder.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        return int(name[0]), hashlib.file_digest(file, "sha256").hexdigest()
+        content = file.read(max_bytes + 1) if os.fstat(file.fileno()).st_size <= max_bytes else None
+    if content is None or len(content) > max_bytes:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+    return int(name[0]), hashlib.sha256(content).hexdigest()
 
 
-def read_labels(path: Path, tell: Callable[[str], None] = _nobody) -> dict[str, Label]:
+def read_labels(path: Path, max_bytes: int, tell: Callable[[str], None] = _nobody) -> dict[str, Label]:
     """Every label below corrections/ that can be read, by the file's name from there; none where there is no such folder."""
     labels = {}
     if not path.is_dir():
@@ -173,7 +177,7 @@ def read_labels(path: Path, tell: Callable[[str], None] = _nobody) -> dict[str, 
     with Folder(path) as folder:
         for name, _ in list_corrections(folder, tell):
             try:
-                labels[name] = read_label(folder, name)
+                labels[name] = read_label(folder, name, max_bytes)
             except OSError as error:
                 tell(f"{printable(name)}: {error.strerror}")
     return labels

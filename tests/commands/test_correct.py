@@ -42,7 +42,9 @@ def test_a_label_moves(settings: Settings, digits: Digits) -> None:
     other = put(settings.folder("corrections"), 3, "other.png", digits.png(2))
     for digit in (7, 2, 2):
         target = correct(settings, "a.png", digit)
-        labels = {name: digit for name, (digit, _) in read_labels(settings.folder("corrections")).items()}
+        labels = {
+            name: digit for name, (digit, _) in read_labels(settings.folder("corrections"), settings.inbox.max_bytes).items()
+        }
         assert labels == {f"{digit}/a.png": digit, "3/other.png": 3}
         assert target.read_bytes() == digits.png(1)
     assert other.read_bytes() == digits.png(2)
@@ -55,7 +57,7 @@ def test_another_image_of_the_same_name_keeps_its_label(settings: Settings, digi
         answer(settings.folder("results"), "a.png", digits.png(number), 7)
         put(settings.folder("processed").parent, "processed", "a.png", digits.png(number))
         assert correct(settings, "a.png", 4).read_bytes() == digits.png(number)
-    assert len(read_labels(settings.folder("corrections"))) == 2
+    assert len(read_labels(settings.folder("corrections"), settings.inbox.max_bytes)) == 2
 
 
 def test_a_label_does_not_follow_links(settings: Settings, digits: Digits, tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ def test_links_are_not_followed(tmp_path: Path, digits: Digits) -> None:
     assert [reason.split(":")[0] for reason in sorted(loaded.left_out)] == ["1", "2/file.png", "2/folder"]
 
 
+def test_a_file_without_an_end_does_not_keep_the_rest_from_being_learnt(tmp_path: Path, digits: Digits) -> None:
+    """It takes no disk, and nobody could wait until it is read; it is named and left out."""
+    with put(tmp_path, 3, "endless.png", b"").open("wb") as file:
+        file.truncate(1 << 43)
+    put(tmp_path, digits.labels[0], "good.png", digits.png(0))
+    loaded = load_corrections(tmp_path, InboxSettings())
+    assert len(loaded) == 1
+    assert loaded.left_out == ["3/endless.png: File too large"]
+
+
 def test_what_cannot_be_read_does_not_keep_the_rest_from_being_learnt(open_path: Path, digits: Digits) -> None:
     """A file and a folder that this user has no right to are named and left out."""
     put(open_path, 3, "secret.png", digits.png(1)).chmod(0)
@@ -114,7 +124,7 @@ def test_what_cannot_be_read_does_not_keep_the_rest_from_being_learnt(open_path:
     put(open_path, digits.labels[0], "good.png", digits.png(0))
     told: list[str] = []
     with as_ordinary_user():
-        labels = read_labels(open_path, told.append)
+        labels = read_labels(open_path, 1 << 20, told.append)
     assert list(labels) == [f"{digits.labels[0]}/good.png"]
     assert sorted(told) == [
         "3/secret.png: Permission denied",

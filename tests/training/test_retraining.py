@@ -41,7 +41,9 @@ class Trainings(Candidates):
         if self.result != "nothing_to_learn":
             self.registry.ledger.record(self.result, "v0002", "so it was told", why=why, began=began)
         if self.result != "stopped":
-            write_learnt(self.settings, read_labels(self.settings.folder("corrections")).values())
+            write_learnt(
+                self.settings, read_labels(self.settings.folder("corrections"), self.settings.inbox.max_bytes).values()
+            )
         return Run(self.result, "v0002", "so it was told")
 
 
