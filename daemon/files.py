@@ -148,11 +148,15 @@ def begin_for_owner(path: Path) -> None:
             os.close(descriptor)
 
 
-def take_lock(path: Path) -> int | None:
+def take_lock(path: Path, *, wait: bool = False) -> int | None:
     """Take a lock that is held until its descriptor, which children may inherit, is closed everywhere.
 
     Only its owner can open the file, for whoever can read a file can lock it as well. Where root makes it, as with sudo, it
     belongs to the owner of the folder, who needs it next.
+
+    Args:
+        path: of the lock.
+        wait: until it is free.
 
     Returns:
         The descriptor; None where another process holds the lock.
@@ -169,7 +173,7 @@ def take_lock(path: Path) -> int | None:
         give_to_owner(descriptor, path.parent)
         with suppress(PermissionError):  # a file of somebody else's
             os.fchmod(descriptor, 0o600)  # as it was made by earlier versions, the group could read it
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None

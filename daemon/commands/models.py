@@ -109,7 +109,7 @@ def roll_back(settings: Settings) -> int:
     before = registry.current_name()
     try:
         name = registry.roll_back()
-    except RegistryError as error:
+    except (RegistryError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{before} -> {name}")

@@ -156,18 +156,19 @@ class Registry:
 
     def settle(self, version: Version) -> None:
         """Point current.h5 at the version that answers, where it names none or one that cannot be used."""
-        link, named = self.folder / CURRENT, self.current_name()
-        if named == version.name or (link.exists() and not link.is_symlink()):  # not over a file of somebody's
-            return
-        if named:
-            try:
-                self.version(named)
-            except RegistryError:
-                pass
-            else:
-                return  # it waits to be vetted
-        replace_symlink(link, f"{version.name}.h5")
-        self.ledger.record("current", version.name, "there was no usable current version")
+        with self.choosing():
+            link, named = self.folder / CURRENT, self.current_name()
+            if named == version.name or (link.exists() and not link.is_symlink()):  # not over a file of somebody's
+                return
+            if named:
+                try:
+                    self.version(named)
+                except RegistryError:
+                    pass
+                else:
+                    return  # it waits to be vetted
+            replace_symlink(link, f"{version.name}.h5")
+            self.ledger.record("current", version.name, "there was no usable current version")
 
     def make_current(self, name: str, reason: str, instead_of: str | None = None) -> None:
         """Point current.h5 at a version, and previous.h5 at the one before it.
@@ -181,9 +182,43 @@ class Registry:
             ChampionChanged: another version than `instead_of` would answer now.
 
         """
-        if instead_of is not None and (champion := self.current().name) != instead_of:
-            raise ChampionChanged(f"{name}: expected {instead_of} to be the champion still. Received: {champion}.")
-        before = self.current_name() or instead_of
+        with self.choosing():
+            if instead_of is not None and (champion := self.current().name) != instead_of:
+                raise ChampionChanged(f"{name}: expected {instead_of} to be the champion still. Received: {champion}.")
+            self._choose(name, reason, self.current_name() or instead_of)
+
+    def roll_back(self) -> str:
+        """Make the previous version current again.
+
+        Raises:
+            RegistryError: there is none, or it cannot be used.
+
+        """
+        with self.choosing():
+            previous, current = self.previous_name(), self.current_name()
+            if previous is None or previous == current:
+                raise RegistryError(f"{self.folder / PREVIOUS}: expected a previous version. Received: none.")
+            self.version(previous)
+            self._choose(previous, "rolled back", current)
+        return previous
+
+    @contextmanager
+    def choosing(self) -> Iterator[None]:
+        """Keep others from choosing meanwhile: what was looked at holds until it is replaced.
+
+        Raises:
+            PermissionError: the lock is another user's, who holds it.
+
+        """
+        lock = take_lock(self.folder / ".current.lock", wait=True)
+        if lock is None:
+            raise PermissionError(f"{self.folder}: expected to be free to choose a version. Received: another user's lock.")
+        try:
+            yield
+        finally:
+            os.close(lock)
+
+    def _choose(self, name: str, reason: str, before: str | None) -> None:
         if before == name:
             return
         if before:
@@ -194,46 +229,6 @@ class Registry:
             log.warning("somebody's own model stood in the place of %s; it is %s now", link, aside.name)
         replace_symlink(link, f"{name}.h5")
         self.ledger.record("current", name, reason, before=before)
-
-    def roll_back(self) -> str:
-        """Make the previous version current again.
-
-        Raises:
-            RegistryError: there is none, or it cannot be used.
-
-        """
-        previous = self.previous_name()
-        if previous is None or previous == self.current_name():
-            raise RegistryError(f"{self.folder / PREVIOUS}: expected a previous version. Received: none.")
-        self.version(previous)
-        self.make_current(previous, "rolled back")
-        return previous
-
-    def remove_old(self, keep: int) -> list[str]:
-        """Remove the oldest versions beyond `keep`, of those that were made here or came with digitd; return their names.
-
-        Never the current, the previous, or the one that answers.
-        """
-        needed = {self.current_name(), self.previous_name()}
-        with suppress(RegistryError):
-            needed.add(self.current().name)
-        removed = []
-        for name in self.names()[:-keep]:
-            try:
-                if name in needed or not self._is_ours(name):
-                    continue
-                (self.folder / f"{name}.json").unlink()
-                (self.folder / f"{name}.h5").unlink(missing_ok=True)
-            except (RegistryError, OSError) as error:
-                log.warning("not removed: %s", error)
-            else:
-                removed.append(name)
-        return removed
-
-    def _is_ours(self, name: str) -> bool:
-        """Whether a version was made here, or came with digitd, so that it is no person's only copy."""
-        manifest = self.manifest(name)
-        return is_shipped(manifest) or is_known(name, manifest, self.ledger, ("made",))
 
     # -- making one
 

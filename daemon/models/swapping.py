@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -118,7 +120,10 @@ class Swapper:
             return
         try:
             name = adopt(self._registry, self._vet, path)
-            replace_symlink(path, f"{name}.h5")
+            with self._registry.choosing():
+                if os.path.samestat(status, path.stat()):  # else somebody chose another version meanwhile
+                    replace_symlink(path, f"{name}.h5")
+                    self._record("current", name, "put in the place of current.h5 by hand")
         except TrainingUnderWay:
             return  # it holds the right to the next version; again in a moment
         except OSError as error:  # the machine's doing, such as a full disk, and not the file's: again in a moment
@@ -127,11 +132,11 @@ class Swapper:
                 self._fail(str(key), str(error))
         except RegistryError as error:
             self._refuse(key, str(error))
-            if not path.is_symlink():
-                path.rename(path.with_name(f"refused-{status.st_ino}.h5"))  # aside, so that it can be looked at
+            with suppress(FileNotFoundError):
+                if os.path.samestat(status, path.lstat()):
+                    path.rename(path.with_name(f"refused-{status.st_ino}.h5"))  # aside, so that it can be looked at
         else:
             self._hindered = ""
-            self._record("current", name, "put in the place of current.h5 by hand")
 
     def _refuse(self, key: object, reason: str) -> None:
         self._refused = key

@@ -18,6 +18,7 @@ import numpy as np
 from daemon.config import Settings
 from daemon.files import write_durably
 from daemon.models.registry import VERSION, ChampionChanged, Registry, RegistryError
+from daemon.models.removal import remove_old
 from daemon.models.version import Version
 from daemon.training.corrections import Label, read_labels, write_learnt
 from daemon.training.dataset import list_folder, load_base_data
@@ -175,7 +176,7 @@ class Candidates:
             fingerprint=fingerprint,
             **facts,
         )
-        for removed in self._registry.remove_old(self.settings.retention.versions):
+        for removed in remove_old(self._registry, self.settings.retention.versions):
             log.info("removed %s: only the newest %d versions are kept", removed, self.settings.retention.versions)
         return run
 

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from daemon.files import file_sha256
 from daemon.models.manifest import Holdout, Manifest
 from daemon.models.registry import ChampionChanged, Registry, RegistryError, TrainingUnderWay
+from daemon.models.removal import remove_old
 from daemon.models.version import Version
 from tests.conftest import REPOSITORY
 
@@ -143,6 +147,37 @@ def test_a_choice_puts_a_file_of_somebodys_own_aside(registry: Registry) -> None
     assert registry.current_name() == "v0001"
 
 
+def test_choices_at_the_same_time_come_one_after_the_other(registry: Registry) -> None:
+    """Candidates, promotions and rollbacks of many threads: each replaces what it says, and no challenge is stale."""
+    names = ["v0001", "v0002", "v0003"]
+    for name in names[1:]:
+        add(registry, name)
+    registry.make_current("v0001", "test")
+    registry.make_current("v0002", "test")
+
+    def choose(number: int) -> None:
+        for turn in range(10):
+            name = names[(number + turn) % 3]
+            with suppress(RegistryError):
+                match number % 3:
+                    case 0:
+                        registry.make_current(name, f"instead of {names[turn % 3]}", instead_of=names[turn % 3])
+                    case 1:
+                        registry.make_current(name, "by hand")
+                    case 2:
+                        registry.roll_back()
+
+    with ThreadPoolExecutor(6) as threads:
+        for done in [threads.submit(choose, number) for number in range(6)]:
+            done.result()
+    lines = list(registry.ledger.lines())
+    assert len(lines) > 10
+    for before, line in pairwise(lines):
+        assert line["before"] == before["version"]
+        assert line["reason"] in ("by hand", "rolled back", "test", f"instead of {before['version']}")
+    assert (registry.previous_name(), registry.current_name()) == (lines[-1]["before"], lines[-1]["version"])
+
+
 def test_what_was_copied_here_by_hand_is_not_removed_as_old(registry: Registry) -> None:
     """It may be a person's only copy, also once it was vetted; what was made here goes, but never what answers."""
     add(registry, "v0002")
@@ -150,7 +185,7 @@ def test_what_was_copied_here_by_hand_is_not_removed_as_old(registry: Registry) 
     path.write_text(path.read_text().replace('"parameters": 71850', '"parameters": 71851'))
     registry.ledger.record("vetted", "v0002", "a test", sha256=registry.manifest("v0002").sha256)
     made = [make(registry, bytes([number])).name for number in range(4)]
-    assert registry.remove_old(2) == made[:2]
+    assert remove_old(registry, 2) == made[:2]
     assert registry.names() == ["v0001", "v0002", *made[2:]]
 
 

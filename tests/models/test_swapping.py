@@ -29,9 +29,11 @@ class Vetting:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.end: Exception | None = None
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def __call__(self, file: Path, _shown: Path) -> Findings:
         self.asked.append(file.name)
+        self.meanwhile()
         if self.end:
             raise self.end
         return Findings(keras="3.15.1", parameters=7, dataset_sha256="d" * 64, holdout=Holdout(images=10, accuracy=0.9))
@@ -210,6 +212,20 @@ def test_a_file_in_the_place_of_current_is_taken_in(root: Root) -> None:
     swapper.run_once()
     assert "v0002" == live(swapper)
     assert Path("v0002.h5") == (root.registry.folder / "current.h5").readlink()
+
+
+@pytest.mark.parametrize("end", [None, RegistryError("it does not read digits")])
+def test_a_choice_while_a_file_is_vetted_holds(root: Root, end: Exception | None) -> None:
+    """Whatever comes of the file, the version that a person has promoted meanwhile answers, and the file is kept."""
+    swapper = root.swapper()
+    root.add("v0002")
+    root.put_in_place()
+    own = (root.registry.folder / "current.h5").read_bytes()
+    root.vetting.meanwhile, root.vetting.end = lambda: root.registry.make_current("v0002", "promoted by hand"), end
+    swapper.run_once()
+    swapper.run_once()
+    assert "v0002" == live(swapper)
+    assert [own] == [path.read_bytes() for path in root.registry.folder.glob("aside-*.h5")]
 
 
 def test_a_file_that_does_not_pass_is_put_aside(root: Root) -> None:

@@ -21,6 +21,7 @@ import pytest
 from daemon.commands.init import lay_out
 from daemon.config import Settings, load_settings
 from daemon.models.registry import Registry, TrainingUnderWay
+from daemon.models.removal import remove_old
 from daemon.training.candidates import Candidates
 from daemon.training.corrections import read_labels
 from daemon.training.scans import load_scans
@@ -225,7 +226,7 @@ def test_versions_beyond_the_retention_go_but_never_current_or_previous(settings
         (registry.folder / f"{name}.json").write_bytes(manifest)
     registry.make_current("v0001", "test")
     registry.make_current("v0002", "test")
-    assert registry.remove_old(2) == ["v0003"]
+    assert remove_old(registry, 2) == ["v0003"]
     assert registry.names() == ["v0001", "v0002", "v0004", "v0005"]
 
 
