@@ -21,7 +21,6 @@ EVENTS = (  # docs/glossary.md says what each means
     "overtaken",
     "failed",
     "stopped",
-    "nothing_to_learn",
     "current",
     "live",
     "swap_failed",

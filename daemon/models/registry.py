@@ -185,7 +185,11 @@ class Registry:
         with self.choosing():
             if instead_of is not None and (champion := self.current().name) != instead_of:
                 raise ChampionChanged(f"{name}: expected {instead_of} to be the champion still. Received: {champion}.")
-            self._choose(name, reason, self.current_name() or instead_of)
+            before = self.current_name()
+            if before is None:
+                with suppress(RegistryError):  # there is none to go back to
+                    before = self.current().name  # nobody has chosen yet: the one that would answer
+            self._choose(name, reason, before)
 
     def roll_back(self) -> str:
         """Make the previous version current again.
@@ -219,9 +223,9 @@ class Registry:
             os.close(lock)
 
     def _choose(self, name: str, reason: str, before: str | None) -> None:
-        if before == name:
+        if self.current_name() == name:
             return
-        if before:
+        if before not in (None, name):
             replace_symlink(self.folder / PREVIOUS, f"{before}.h5")
         link = self.folder / CURRENT
         if link.exists() and not link.is_symlink():

@@ -127,7 +127,7 @@ class Retraining:
         if run.result == "stopped":
             self._not_before = steady + PAUSE_SECONDS
         else:
-            self._last, self._learnt = now, self._learnt | labels
+            self._last, self._learnt = now, labels
         self._show(run)
 
     def _show(self, run: Run) -> None:

@@ -137,6 +137,13 @@ def test_going_back_twice_is_where_one_was(registry: Registry) -> None:
     assert registry.roll_back() == "v0002"
 
 
+def test_a_first_choice_can_be_undone(registry: Registry) -> None:
+    """Where nobody had chosen, the one before is the one that a daemon would have answered with."""
+    add(registry, "v0002")
+    registry.make_current("v0002", "by hand")
+    assert registry.roll_back() == "v0001"
+
+
 def test_a_file_of_somebodys_own_in_the_place_of_current_is_not_replaced(registry: Registry) -> None:
     """What a person copied over current.h5 stays, until it was looked at."""
     (registry.folder / "current.h5").write_bytes(b"somebody's own model")

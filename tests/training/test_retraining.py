@@ -182,6 +182,23 @@ def test_enough_corrections_start_a_training_once_it_is_quiet(daemon: Daemon, co
     assert [daemon.wait(10), daemon.wait(60)] == [[], ["corrections"]]
 
 
+def test_labels_that_are_moved_there_and_back_are_new_each_time(daemon: Daemon, correct: Callable[[int], None]) -> None:
+    """What counts is what the last training looked at, not what any ever did."""
+    folder = daemon.settings.folder("corrections")
+    daemon.trainings.result = "refused"
+    correct(60)
+    assert [daemon.wait(10), daemon.wait(60)] == [[], ["corrections"]]
+    there = [
+        (path, put(folder, 9 - int(path.parent.name), f"moved-{path.name}", b"")) for path in sorted(folder.glob("?/*"))
+    ]
+    for path, moved in there:
+        path.rename(moved)
+    assert [daemon.wait(10), daemon.wait(60)] == [[], ["corrections"]]
+    for path, moved in there:
+        moved.rename(path)
+    assert [daemon.wait(10), daemon.wait(60)] == [[], ["corrections"]]
+
+
 def test_yesterdays_corrections_count_after_a_restart(daemon: Daemon, correct: Callable[[int], None]) -> None:
     """60 came, the machine was switched off before they were learnt: they are learnt when it is on again."""
     correct(60)
