@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple, Self
 from daemon.files import replacing
 
 PROCESSED, RESULTS, REJECTED = "processed", "results", "rejected"  # folders in the tar, whatever [paths] calls them
+DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # what a day's archive is called; others may be beside it
 BLOCK = 1 << 20  # bytes that are read at once
 
 
@@ -75,7 +76,13 @@ class Day:
 
 def days(folder: Path | None) -> list[Path]:
     """The archives in a folder, oldest first."""
-    return sorted(path for path in folder.glob("*.tar") if not path.name.startswith(".")) if folder else []
+    return sorted(folder.glob(f"{DAY}.tar")) if folder else []
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a kill left of a day's archive that was being written; all else in the folder is somebody's."""
+    for left in folder.glob(f".{DAY}.*.tar"):
+        left.unlink()
 
 
 def extend(path: Path, day: Day, files: Iterable[tuple[str, BinaryIO]]) -> int:

@@ -83,9 +83,8 @@ def leave(settings: Settings, now: float, free_bytes: Callable[[], int] | None =
 
     """
     ask = free_bytes or (lambda: shutil.disk_usage(settings.root).free)
-    if settings.archive and settings.archive.exists():
-        for unfinished in settings.archive.glob(".*.tar"):
-            unfinished.unlink()
+    if settings.archive:
+        archive.remove_unfinished(settings.archive)
     with closing(open_to_write(settings.index, WAIT_SECONDS)) as connection, ExitStack() as stack:
         connection.row_factory = sqlite3.Row
         if get_state(connection)["since"] is not None:

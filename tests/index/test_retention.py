@@ -14,7 +14,7 @@ import pytest
 
 from daemon.config import Settings
 from daemon.index import archive, retention
-from daemon.index.filling import fill
+from daemon.index.filling import fill, start_anew
 from daemon.index.queries import Wanted, as_dict, find
 from daemon.index.retention import leave
 from daemon.index.schema import open_to_read, open_to_write, put_state
@@ -327,3 +327,16 @@ def test_what_has_no_end_stays_and_fills_no_disk(tmp_path: Path) -> None:
     leave(settings, NOON + 10 * DAY)
     assert {"rejected/d.txt.json"} == archived(settings).keys()
     assert (tmp_path / "rejected" / "d.txt").stat().st_size == 1 << 43
+
+
+def test_what_others_keep_beside_the_archives_is_left_alone(tmp_path: Path) -> None:
+    """[retention] archive may be a folder of backups: only what a kill left of ours is removed, only ours are read."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, processed_days=1)
+    for name in (".own.tar", "photos.tar", ".2025-11-25.123.tar"):
+        put(tmp_path / "archive" / name, b"no tar")
+    leave(settings, NOON + 10 * DAY)
+    assert {".own.tar", "photos.tar", "2025-11-25.tar", "2025-11-26.tar"} == set(os.listdir(tmp_path / "archive"))
+    start_anew(settings.index)
+    fill(settings.index, settings)
+    assert 5 == len(rows(settings))
