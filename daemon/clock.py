@@ -15,3 +15,8 @@ def timestamps(seconds: list[float]) -> list[str]:
     moments = (np.array(seconds, np.float64) * 1e6).round().astype("datetime64[us]")
     texts: list[str] = np.datetime_as_string(moments, timezone="UTC").tolist()
     return texts
+
+
+def to_microsecond(seconds: float) -> float:
+    """The moment that `timestamp` writes, and that is read from it: round(seconds, 6) is now and then the next one."""
+    return round(seconds * 1e6) / 1e6

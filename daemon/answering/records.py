@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from daemon.clock import to_microsecond
 from daemon.drops import Predictions, Rejection
 from daemon.index.schema import Record, storable
 
@@ -16,11 +17,11 @@ def prediction_records(batch: Predictions, elsewhere: dict[int, str]) -> list[Re
     """
     digits = batch.probabilities.argmax(axis=1).tolist()
     confidences = batch.probabilities.max(axis=1).astype(float).round(6).tolist()
-    answered_at, version = round(batch.predicted, 6), batch.version
+    answered_at, version = to_microsecond(batch.predicted), batch.version
     records = [
         Record(
             answered_at,
-            round(drop.received, 6),
+            to_microsecond(drop.received),
             storable(drop.name),
             bytes.fromhex(image.sha256),
             "review" if reason else "accepted",
@@ -51,4 +52,4 @@ def rejection_record(rejection: Rejection, now: float, json: str) -> Record:
     name, sha256 = rejection.drop.name, rejection.sha256
     digest = bytes.fromhex(sha256) if sha256 else None
     place = None if json == f"{name}.json" else storable(json)
-    return Record(round(now, 6), None, storable(name), digest, "rejected", rejection.reason, None, None, None, None, place)
+    return Record(to_microsecond(now), None, storable(name), digest, "rejected", rejection.reason, None, None, None, None, place)
