@@ -52,4 +52,5 @@ def rejection_record(rejection: Rejection, now: float, json: str) -> Record:
     name, sha256 = rejection.drop.name, rejection.sha256
     digest = bytes.fromhex(sha256) if sha256 else None
     place = None if json == f"{name}.json" else storable(json)
-    return Record(to_microsecond(now), None, storable(name), digest, "rejected", rejection.reason, None, None, None, None, place)
+    at, reason = to_microsecond(now), rejection.reason
+    return Record(at, None, storable(name), digest, "rejected", reason, None, None, None, None, place)
