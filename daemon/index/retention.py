@@ -182,8 +182,9 @@ class _Leaving:
                     if day and not self._is_archived(day, part):
                         log.warning("%s/%s is not what the archive holds; it stays", part.key, printable(part.path))
                         continue
-                    self._folders[part.key].unlink(part.path)
-                    emptied.add((part.key, part.path.rpartition("/")[0]))
+                    if self._is_own(row):  # still: to compare takes a while, and the daemon goes on
+                        self._folders[part.key].unlink(part.path)
+                        emptied.add((part.key, part.path.rpartition("/")[0]))
                 gone |= part.bit
             kept = row["archive"]
             if day and self._path and own and any(part.member in day.members for part in both):

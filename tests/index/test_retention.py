@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
@@ -14,6 +15,7 @@ import pytest
 
 from daemon.config import Settings
 from daemon.index import archive, retention
+from daemon.index.archive import Day
 from daemon.index.filling import fill, start_anew
 from daemon.index.queries import Wanted, as_dict, find
 from daemon.index.retention import leave
@@ -340,3 +342,19 @@ def test_what_others_keep_beside_the_archives_is_left_alone(tmp_path: Path) -> N
     start_anew(settings.index)
     fill(settings.index, settings)
     assert 5 == len(rows(settings))
+
+
+def test_what_is_answered_anew_while_it_is_compared_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result of the same bytes, dropped again at that moment, is not taken for the old one."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, results_days=1)
+    real = Day.read
+
+    def read(day: Day, name: str) -> Iterator[bytes]:
+        yield from real(day, name)
+        if name == "results/a.png.json":
+            answer(tmp_path, "a.png", b"a", NOON + 9 * DAY)
+
+    monkeypatch.setattr(Day, "read", read)
+    leave(settings, NOON + 10 * DAY)
+    assert {"results/a.png.json"} == {name for name in in_folders(settings) if name.startswith("results/")}
