@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import subprocess
 import sys
 
+TERM_SECONDS = 2.0  # after SIGTERM; then SIGKILL
 _PR_SET_PDEATHSIG = 1
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # ioprio_set(2), which has no wrapper in libc
 _IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE = 1, 3
@@ -16,6 +18,17 @@ _libc = ctypes.CDLL(None)
 def python(*arguments: str) -> list[str]:
     """The command line of another Python like this one; -P: it imports nothing from the current folder."""
     return [sys.executable, "-P", *arguments]
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """End a child if it still runs: SIGTERM, and SIGKILL for one that does not heed it."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(TERM_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def die_with_parent(signal_number: int) -> None:

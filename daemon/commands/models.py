@@ -11,10 +11,8 @@ from typing import Any
 from daemon.config import Settings
 from daemon.models.adoption import NOT_MADE_HERE, VettingStopped, adopt
 from daemon.models.registry import VERSION, Registry, RegistryError, TrainingUnderWay
-from daemon.training.gate import INSUFFICIENT, PROMOTED, REFUSED
+from daemon.training.gate import PROMOTED, VERDICTS
 from daemon.training.vetting import Vetting
-
-VERDICTS = (PROMOTED, REFUSED, INSUFFICIENT)
 
 
 def print_models(settings: Settings) -> int:
@@ -109,7 +107,7 @@ def roll_back(settings: Settings) -> int:
     before = registry.current_name()
     try:
         name = registry.roll_back()
-    except (RegistryError, OSError) as error:
+    except RegistryError as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{before} -> {name}")

@@ -8,7 +8,8 @@ import time
 
 from daemon.config import Settings
 from daemon.models.registry import Registry, TrainingUnderWay
-from daemon.training.candidates import VERDICTS, Candidates
+from daemon.training.candidates import Candidates
+from daemon.training.gate import VERDICTS
 
 
 def retrain_now(settings: Settings) -> int:

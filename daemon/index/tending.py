@@ -21,17 +21,16 @@ from daemon.config import Settings, load_settings
 from daemon.index.filling import Superseded, fill
 from daemon.index.retention import KEYS, leave
 from daemon.index.schema import NoIndex, get_state, open_to_read
-from daemon.processes import die_with_parent, python, yield_to_others
+from daemon.processes import die_with_parent, end, python, yield_to_others
 from daemon.systemd import log_handler
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0  # between two looks at what is to be done
-RETRY_SECONDS = 600.0  # after a child that failed
+FAILED_SECONDS = 600.0  # from a child that failed to the next one
 LEAVE_SECONDS = 3600.0  # between two times that what is old leaves
 PATIENCE_SECONDS = 6 * 3600.0  # so long is a quiet moment waited for; then it leaves among other work
-TERM_SECONDS = 2.0  # after SIGTERM; then SIGKILL
 _RUN = "import sys; from daemon.index.tending import main; sys.exit(main(sys.argv[1]))"
 
 
@@ -72,8 +71,8 @@ class Tending:
             self._metrics.index_tasks.labels("failed" if code else "done").inc()
             if code:
                 self._leave_due = now
-                log.warning("the index's child process ended with %d; another one follows in %.0f s", code, RETRY_SECONDS)
-            self._look_due = now + (RETRY_SECONDS if code else LOOK_SECONDS)
+                log.warning("the index's child process ended with %d; another one follows in %.0f s", code, FAILED_SECONDS)
+            self._look_due = now + (FAILED_SECONDS if code else LOOK_SECONDS)
         if now < self._look_due:
             return
         self._look_due = now + LOOK_SECONDS
@@ -85,14 +84,8 @@ class Tending:
 
     def close(self) -> None:
         """End the child; its successor goes on."""
-        if self._child is None:
-            return
-        self._child.terminate()
-        try:
-            self._child.wait(TERM_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        if self._child is not None:
+            end(self._child)
 
     def _is_behind(self) -> bool:
         """Whether the index says that it may lack answers."""

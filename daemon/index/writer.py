@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 PENDING = 100_000  # records that wait for the file, 40 MB of them; more are left to be found in the folders
 UNSETTLED = 50_000  # records that digests do not find yet: looked through in 10 ms
 QUIET_SECONDS = 1.0  # without a new record: time to settle
-RETRY_SECONDS = 5.0  # between two tries on a file that cannot be written
+CLOSED_SECONDS = 5.0  # between two tries on a file that cannot be written
 BUSY_SECONDS = 60.0  # somebody else may write for so long before it is a fault
 SLACK_SECONDS = 3600.0  # the order of answers and of their records differs by less
 DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_SCHEMA")
@@ -169,7 +169,7 @@ class Index:
             self._busy_since = now if self._busy_since is None else self._busy_since
             if now - self._busy_since < BUSY_SECONDS:
                 return  # somebody fills it; the next pass tries again
-        self._not_before = now + RETRY_SECONDS
+        self._not_before = now + CLOSED_SECONDS
         self._metrics.index_errors.labels(cause).inc()
         self._metrics.index_up.set(0)
         self._close()

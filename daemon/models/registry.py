@@ -7,6 +7,7 @@ without being vetted only if the ledger says that its file was made or vetted he
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -216,7 +217,7 @@ class Registry:
         """
         lock = take_lock(self.folder / ".current.lock", wait=True)
         if lock is None:
-            raise PermissionError(f"{self.folder}: expected to be free to choose a version. Received: another user's lock.")
+            raise PermissionError(errno.EACCES, "another user chooses a version", str(self.folder / ".current.lock"))
         try:
             yield
         finally:

@@ -22,12 +22,11 @@ from daemon.models.removal import remove_old
 from daemon.models.version import Version
 from daemon.training.corrections import Label, read_labels, write_learnt
 from daemon.training.dataset import list_folder, load_base_data
-from daemon.training.gate import INSUFFICIENT, PROMOTED, REFUSED, Answers, Verdict, decide
+from daemon.training.gate import PROMOTED, PairedAnswers, Verdict, decide
 from daemon.training.job import Job, TrainingEnded, run_job
 
 log = logging.getLogger(__name__)
 
-VERDICTS = (PROMOTED, REFUSED, INSUFFICIENT)
 OVERTAKEN = "overtaken"  # the champion that a candidate was judged against is champion no longer: judged again
 
 
@@ -36,7 +35,7 @@ class Run:
     """How a training ended.
 
     Attributes:
-        result: one of VERDICTS, "failed", "stopped" or "nothing_to_learn".
+        result: one of the gate's VERDICTS, "failed", "stopped" or "nothing_to_learn".
         version: its version, or what would have been.
         reason: in words.
         report: what the child reported, where there is a verdict.
@@ -191,7 +190,7 @@ class Candidates:
             return Verdict(PROMOTED, "The first version: there is no champion to compare it with.")
         with np.load(self._logs(name) / "answers.npz") as file:
             holdout, corrections = (
-                Answers(*(file[f"{part}_{what}"] for what in ("truth", "champion", "candidate")))
+                PairedAnswers(*(file[f"{part}_{what}"] for what in ("truth", "champion", "candidate")))
                 for part in ("holdout", "corrections")
             )
         return decide(holdout, corrections, best, self.settings.gate)

@@ -10,7 +10,7 @@ import numpy as np
 from daemon.config import GateSettings
 from daemon.models import CLASSES
 
-PROMOTED, REFUSED, INSUFFICIENT = "promoted", "refused", "insufficient_evidence"
+VERDICTS = PROMOTED, REFUSED, INSUFFICIENT = "promoted", "refused", "insufficient_evidence"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Answers:
+class PairedAnswers:
     """What two models said to the same n images.
 
     Attributes:
@@ -60,7 +60,7 @@ def recall_by_digit(truth: np.ndarray, answers: np.ndarray) -> list[float]:
     return [float(r / c) if c else 1.0 for r, c in zip(right, count, strict=True)]
 
 
-def decide(holdout: Answers, corrections: Answers, best_accuracy: float, settings: GateSettings) -> Verdict:
+def decide(holdout: PairedAnswers, corrections: PairedAnswers, best_accuracy: float, settings: GateSettings) -> Verdict:
     """Compare a candidate with the champion.
 
     Args:
@@ -106,7 +106,7 @@ def decide(holdout: Answers, corrections: Answers, best_accuracy: float, setting
     return _decide_on_corrections(story, corrections, won, lost, settings)
 
 
-def _decide_on_corrections(story: str, corrections: Answers, won: int, lost: int, settings: GateSettings) -> Verdict:
+def _decide_on_corrections(story: str, corrections: PairedAnswers, won: int, lost: int, settings: GateSettings) -> Verdict:
     count = len(corrections.truth)
     (champion, candidate), (unlearnt, learnt) = corrections.accuracies, corrections.discordant
     if count < settings.min_corrections:

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.processes import python
+from daemon.processes import end, python
 
 WRONG_SETTINGS, STOPPED = 2, 3  # exit codes of the trainer, beside 0 and 1
-TERM_SECONDS = 2.0  # after SIGTERM; then SIGKILL
 POLL_SECONDS = 0.5
 _RUN = "import sys; from daemon.training.trainer import main; sys.exit(main(sys.argv[1:]))"
 
@@ -84,7 +83,7 @@ def run_job(
     with contextlib.ExitStack() as stack:
         output = None if job.verbose else stack.enter_context((logs / "trainer.log").open("wb"))
         child = subprocess.Popen(job.command(), stdout=output, stderr=output, pass_fds=(lock,))  # noqa: S603 -- ourselves
-        stack.callback(_end, child)
+        stack.callback(end, child)
         limit = time.monotonic() + max_hours * 3600
         while child.poll() is None:
             if stop.wait(POLL_SECONDS):
@@ -95,17 +94,6 @@ def run_job(
                 on_progress(json.loads((logs / "progress.json").read_bytes()))
     if child.returncode != 0:
         raise _explain_end(child.returncode, None if job.verbose else logs / "trainer.log")
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the child if it still runs: SIGTERM, and SIGKILL for one that does not heed it."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(TERM_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
 
 
 def _explain_end(code: int, output: Path | None) -> TrainingEnded:

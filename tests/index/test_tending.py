@@ -8,7 +8,7 @@ import pytest
 
 from daemon.config import Settings
 from daemon.index.schema import get_state, open_to_read
-from daemon.index.tending import LEAVE_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS, RETRY_SECONDS, Tending, tend
+from daemon.index.tending import FAILED_SECONDS, LEAVE_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS, Tending, tend
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
 from tests.conftest import files_below, wait_until
@@ -86,7 +86,7 @@ def test_a_child_that_failed_is_followed_later(tended: Callable[..., Tended], ca
     assert "another one follows" in caplog.text
     assert {"a.png"} == files_below(one.settings.root / "processed")
     assert not one.begins(LOOK_SECONDS)
-    assert one.begins(RETRY_SECONDS)
+    assert one.begins(FAILED_SECONDS)
 
 
 def test_what_is_old_leaves_in_a_quiet_moment(tended: Callable[..., Tended]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from daemon.index import writer
 from daemon.index.queries import Wanted, find, of_content
 from daemon.index.schema import ENDINGS, get_state, open_to_read, open_to_write, storable
-from daemon.index.writer import RETRY_SECONDS, SLACK_SECONDS, Index
+from daemon.index.writer import CLOSED_SECONDS, SLACK_SECONDS, Index
 from daemon.telemetry.metrics import Metrics
 from tests.index.answers import NOON, record
 
@@ -147,7 +147,7 @@ def test_a_damaged_index_is_made_anew(written: Written, damage: Callable[[Path],
     written.index.close()
     damage(written.path)
     written.write(record("after.png"))
-    written.write(after=RETRY_SECONDS + 1)
+    written.write(after=CLOSED_SECONDS + 1)
     assert ["after.png"] == written.names()
     assert 0.0 == written.state()["since"]
     assert 1 == written.metric("digitd_index_up")
@@ -171,7 +171,7 @@ def test_a_locked_index_is_waited_for(written: Written) -> None:
         written.write(after=61.0)
         assert 0 == written.metric("digitd_index_up")
         assert 1 == written.metric("digitd_index_errors_total", cause="SQLITE_BUSY")
-    written.write(after=RETRY_SECONDS + 1)
+    written.write(after=CLOSED_SECONDS + 1)
     assert ["a.png", "b.png"] == written.names()
     assert 1 == written.metric("digitd_index_up")
 
@@ -183,12 +183,12 @@ def test_a_full_disk_costs_nothing_but_the_index(written: Written, caplog: pytes
     resource.setrlimit(resource.RLIMIT_FSIZE, (16384, hard))  # no file can grow, nor be written beyond this
     try:
         for number in range(3):
-            written.write(record(f"{number}.png", at=NOON + 1 + number), after=RETRY_SECONDS + 1)
+            written.write(record(f"{number}.png", at=NOON + 1 + number), after=CLOSED_SECONDS + 1)
         assert (0, 3) == (written.metric("digitd_index_up"), written.metric("digitd_index_pending_records"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert 1 == sum("answers go on without it" in line for line in caplog.messages)
-    written.write(after=RETRY_SECONDS + 1)
+    written.write(after=CLOSED_SECONDS + 1)
     assert ["a.png", "0.png", "1.png", "2.png"] == written.names()
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from daemon.config import GateSettings
-from daemon.training.gate import INSUFFICIENT, PROMOTED, REFUSED, Answers, decide, mcnemar_p, non_inferiority_p
+from daemon.training.gate import INSUFFICIENT, PROMOTED, REFUSED, PairedAnswers, decide, mcnemar_p, non_inferiority_p
 
 SETTINGS = GateSettings()
 
 
-def answers(n: int, champion_wrong: int, candidate_wrong: int, digit: int | None = None) -> Answers:
+def answers(n: int, champion_wrong: int, candidate_wrong: int, digit: int | None = None) -> PairedAnswers:
     """Answers to n images; the two models are wrong on different ones, spread over the digits or all on one of them."""
     truth = np.arange(n) % 10
     wrong = (truth + 1) % 10
@@ -19,7 +19,7 @@ def answers(n: int, champion_wrong: int, candidate_wrong: int, digit: int | None
     champion, candidate = truth.copy(), truth.copy()
     first, second = order[:champion_wrong], order[champion_wrong : champion_wrong + candidate_wrong]
     champion[first], candidate[second] = wrong[first], wrong[second]
-    return Answers(truth, champion, candidate)
+    return PairedAnswers(truth, champion, candidate)
 
 
 def test_a_candidate_that_learnt_and_forgot_nothing_is_promoted() -> None:
