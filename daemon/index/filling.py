@@ -201,7 +201,8 @@ class _Filling:
                     continue  # somebody took it away
                 if max(status.st_mtime, status.st_ctime) < self._since or not stat.S_ISREG(status.st_mode):
                     continue
-                if status.st_size <= self._settings.inbox.max_bytes and (digest := _digest(folder, path)):
+                most = self._settings.inbox.max_bytes
+                if status.st_size <= most and (digest := _digest(folder, path, most)):
                     yield digest, LABELS[label], storable(path), status.st_mtime
 
 
@@ -263,9 +264,11 @@ def _size(folder: Folder | None, name: str) -> int | None:
         return None
 
 
-def _digest(folder: Folder, path: str) -> bytes | None:
+def _digest(folder: Folder, path: str, most: int) -> bytes | None:
+    """Of a file's content; None where it cannot be read, or has come to be longer than that."""
     try:
         with open(folder.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 -- of a descriptor
-            return hashlib.file_digest(file, "sha256").digest()
+            content = file.read(most + 1)
     except OSError:
         return None
+    return hashlib.sha256(content).digest() if content is not None and len(content) <= most else None

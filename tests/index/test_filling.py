@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Settings
+from daemon.folders import Folder
 from daemon.index import filling
 from daemon.index.answers import read_record
 from daemon.index.filling import Superseded, fill, start_anew
@@ -204,3 +205,15 @@ def test_no_answer_is_outside_of_the_folders(path: str) -> None:
     text = b'{"file": "a", "sha256": null, "reason": "blank", "rejected_at": "2025-11-25T12:00:00Z"}'
     assert read_record(text, "a.json", True, lambda _: None)
     assert read_record(text, path, True, lambda _: None) is None
+
+
+def test_a_correction_that_was_exchanged_for_one_without_an_end_is_passed_over(tmp_path: Path) -> None:
+    """Between the look at its size and its reading; nor is a pipe waited for."""
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(1 << 43)
+    os.mkfifo(tmp_path / "pipe")
+    writer = os.open(tmp_path / "pipe", os.O_RDWR)
+    with Folder(tmp_path) as folder:
+        assert filling._digest(folder, "a.png", 100) is None
+        assert filling._digest(folder, "pipe", 100) is None
+    os.close(writer)
