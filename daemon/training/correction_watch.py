@@ -51,6 +51,7 @@ class CorrectionWatch:
         self._status: dict[str, tuple[int, int]] = {}  # (size, mtime) at the last pass
         self._read: dict[str, tuple[tuple[int, int], Label]] = {}  # what was read, at which status
         self._digits: dict[str, int] = {}  # by sha256: the latest digit, of all that was ever noticed
+        self._noticed: set[Label] = set()
         self._agreed: dict[str, bool] = {}  # by sha256: whether the answer was that digit, oldest first
         self._told: set[str] = set()  # faults that were logged
         self.labels: frozenset[Label] = frozenset()
@@ -103,12 +104,21 @@ class CorrectionWatch:
         self._read = {name: read for name, read in self._read.items() if name in self._status}
         if len(new) >= NOTICED_PER_PASS:
             self._due = steady  # the rest is there already
-        if new:
+        if new := self._without_known(new):
             self._notice(new, now)
             self.last_new = steady
             self._show()
         self.labels = frozenset(label for _, label in self._read.values())
         return len(new)
+
+    def _without_known(self, new: dict[str, Label]) -> dict[str, Label]:
+        """Leave out the elder of two labels that conflict, which after a restart is seen again."""
+        present = {label for _, label in self._read.values()}
+        return {
+            name: label
+            for name, label in new.items()
+            if label not in self._noticed or (self._digits[label[1]], label[1]) not in present
+        }
 
     def _notice(self, new: dict[str, Label], now: float) -> None:
         answers = find_answers(self._settings.index, self._index.is_current, self._results, new, self._stop)
@@ -145,6 +155,7 @@ class CorrectionWatch:
 
     def _remember(self, line: dict[str, Any]) -> None:
         self._digits[line["sha256"]] = line["digit"]
+        self._noticed.add((line["digit"], line["sha256"]))
         self._agreed.pop(line["sha256"], None)
         if line["predicted"] is not None:
             self._agreed[line["sha256"]] = line["predicted"] == line["digit"]

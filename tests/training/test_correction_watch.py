@@ -200,6 +200,16 @@ def test_a_label_that_moved_counts_once(settings: Settings, digits: Digits) -> N
     assert len(watch.labels) == len(watch.labels - before) == 1
 
 
+def test_labels_that_conflict_are_counted_once_across_restarts(settings: Settings, digits: Digits) -> None:
+    """Neither is new again when the daemon is, until the later one has gone."""
+    put(settings.folder("corrections"), 3, "a.png", digits.png(0))
+    assert passes(watch_of(settings), 2) == [0, 1]
+    later = put(settings.folder("corrections"), 7, "a.png", digits.png(0))
+    assert [passes(watch_of(settings), 3) for _ in range(3)] == [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
+    later.unlink()
+    assert passes(watch_of(settings), 3) == [0, 1, 0]
+
+
 def test_what_cannot_be_read_is_told_once_and_the_rest_is_noticed(
     settings: Settings, open_path: Path, digits: Digits, caplog: pytest.LogCaptureFixture
 ) -> None:
