@@ -103,6 +103,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Iterato
     running = Daemon(
         root,
         TRAINING__DATASET="small.npz",
+        TRAINING__SCANS='""',
+        TRAINING__SYNTHETIC_DIGITS=0,
+        TRAINING__SYNTHETIC_NO_DIGITS=0,
         RETRAIN__STEPS=12,
         RETRAIN__LEARNING_RATE=0.000001,  # the candidate is as good as the champion
         GATE__MARGIN=0.05,  # of 500 images
