@@ -145,7 +145,8 @@ def test_make_says_what_it_needs(tmp_path: Path, system: str, version: tuple[int
 
 def test_make_lists_its_targets() -> None:
     """`make` alone names each target with its text."""
-    said = subprocess.run(["make"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory"]  # as it would inside of `make test`
+    said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     targets = re.search(r"^\.PHONY: (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     assert targets is not None
     assert set(targets[1].split()) - {"suitable"} == {line.split()[1] for line in said.splitlines()}

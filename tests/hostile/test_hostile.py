@@ -34,14 +34,16 @@ class Watched:
         self.daemon, self.root = daemon, daemon.root
         self._seen = set(self._answers())
 
-    def _answers(self) -> list[Path]:
+    def _answers(self) -> list[tuple[Path, int]]:
+        """Each JSON, and when it was written: a link may have the name, inode and time of one that was removed before."""
         folders = (self.root / "results", self.root / "rejected")
         names = [Path(parent, name) for folder in folders for parent, _, names in os.walk(folder) for name in names]
-        return [path for path in names if path.suffix == ".json" and ".tmp" not in path.parts]
+        answers = [path for path in names if path.suffix == ".json" and ".tmp" not in path.parts]
+        return [(path, path.lstat().st_mtime_ns) for path in answers]
 
     def new_answers(self) -> list[dict[str, Any]]:
         """Every JSON that has appeared since; a rejection has a reason."""
-        found = [path for path in self._answers() if path not in self._seen and path.is_file()]
+        found = [path for path, written in self._answers() if (path, written) not in self._seen and path.is_file()]
         return [parse(path, path.read_bytes()) for path in found]
 
     def good_file_is_answered(self, title: str, limit: float = LIMIT_SECONDS) -> None:
@@ -54,7 +56,7 @@ class Watched:
         until(result.exists, limit + GRACE + BUSY, f"the good file after {title!r} is answered")
         delays[title] = time.monotonic() - dropped
         assert parse(result, result.read_bytes())["digit"] == 1
-        self._seen.add(result)
+        self._seen.add((result, result.lstat().st_mtime_ns))
 
     def is_unharmed(self) -> None:
         """The main process lives, answers, and has not grown."""
