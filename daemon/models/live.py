@@ -159,7 +159,8 @@ class LiveModel:
 def _traced(model: keras.Model) -> tf.types.experimental.ConcreteFunction:
     """Keras' advice for few inputs, model(x), in a graph: a lone image waits 1.7 ms for it, 2.3 for predict_on_batch.
 
-    The model is a variable of this function, and no argument of the graph's: as one each call spelt its images out as text first: 8 ms.
+    The model is a variable of this function and no argument of the graph's: with one, each call spelt its images out as
+    text first, which took 8 ms.
     """
     graph = tf.function(lambda batch: model(batch, training=False))
     return graph.get_concrete_function(tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32))
