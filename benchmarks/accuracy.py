@@ -24,7 +24,8 @@ from daemon.answering.choice import answer
 from daemon.config import Settings, load_settings
 from daemon.models.live import LiveModel, load
 from daemon.models.registry import Registry
-from daemon.reading.decode import InvalidImage, load_content
+from daemon.reading.content import InvalidImage
+from daemon.reading.decode import load_content
 from daemon.reading.mnist import Reading
 from daemon.reading.readings import Readings
 

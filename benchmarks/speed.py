@@ -355,7 +355,8 @@ def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     from daemon.models.live import limit_threads, load
     from daemon.models.network import as_input
     from daemon.models.registry import Registry
-    from daemon.reading.decode import InvalidImage, decode, normalise_all
+    from daemon.reading.content import InvalidImage
+    from daemon.reading.decode import decode, normalise_all
 
     limit_threads(1)
     path = REPOSITORY / "models" / "v0001.h5"

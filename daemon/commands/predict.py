@@ -12,7 +12,8 @@ from daemon.config import Settings
 from daemon.drops import Drop, ImageFacts, Predictions, Rejection
 from daemon.files import printable
 from daemon.models.registry import Registry, RegistryError
-from daemon.reading.decode import InvalidImage, load_image
+from daemon.reading.content import InvalidImage
+from daemon.reading.decode import load_image
 from daemon.reading.readings import Readings
 
 

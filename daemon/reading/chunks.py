@@ -15,7 +15,8 @@ from pathlib import Path
 from daemon.config import InboxSettings
 from daemon.drops import Drop, ImageFacts, Rejection
 from daemon.folders import Folder
-from daemon.reading.decode import InvalidImage, Picture, normalise_all, read_harmless, read_picture
+from daemon.reading.content import InvalidImage
+from daemon.reading.decode import Picture, normalise_all, read_harmless, read_picture
 from daemon.reading.readings import Readings
 from daemon.reading.workers import Result, Workers, WorkersLost
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
-import os
-import stat
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from daemon.folders import Folder
 from daemon.reading import normalise, plain_png
 from daemon.reading.colour import WEAK, ink_contrast, strongest
 from daemon.reading.components import Doubt
+from daemon.reading.content import InvalidImage, read_content
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading
 
 FORMATS = ("PNG", "JPEG", "HEIF", "AVIF", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")  # Pillow's names
@@ -35,25 +34,6 @@ warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
 cv2.setNumThreads(1)
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
-
-
-class InvalidImage(Exception):
-    """The file cannot be a digit image.
-
-    Attributes:
-        reason: one of the contract's slugs.
-        detail: one sentence saying what was found.
-        hint: what a person can do.
-        sha256: of the content, where it was read.
-
-    """
-
-    def __init__(self, reason: str, detail: str, hint: str, sha256: str | None = None) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail, self.hint, self.sha256 = reason, detail, hint, sha256
-
-    def __reduce__(self) -> tuple[type[InvalidImage], tuple[str, str, str, str | None]]:
-        return type(self), (self.reason, self.detail, self.hint, self.sha256)
 
 
 class Image(NamedTuple):  # made thousands of times a second, at a third of a dataclass's cost
@@ -123,13 +103,13 @@ def read_picture(path: Path | str, max_bytes: int, max_pixels: int, folder: Fold
         OSError: the machine failed (EIO, ENOMEM, a vanished file), which says nothing about the image.
 
     """
-    return decode(_read(path, max_bytes, folder), max_pixels)
+    return decode(read_content(path, max_bytes, folder), max_pixels)
 
 
 def read_harmless(path: Path | str, max_pixels: int, folder: Folder | None = None) -> Picture | None:
     """Read and decode a file that nobody comes to harm by decoding; None for any other file, and for too large ones."""
     try:
-        data = _read(path, plain_png.MOST_BYTES, folder)
+        data = read_content(path, plain_png.MOST_BYTES, folder)
     except (InvalidImage, OSError):
         return None  # whoever reads it next will say what is wrong
     grey = plain_png.read(data)
@@ -238,50 +218,6 @@ def _blank(blank: Blank, sha256: str) -> InvalidImage:
     else:
         found, hint = "nothing but specks and the paper's edge", "Write larger, or cut the picture closer to the digit."
     return InvalidImage("blank", f"Expected ink on paper. Received: {found}.", hint, sha256)
-
-
-def _read(path: Path | str, max_bytes: int, folder: Folder | None) -> bytes:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        descriptor = folder.open(str(path), flags) if folder else os.open(path, flags)
-    except (PermissionError, BlockingIOError) as error:  # the latter where its owner holds a lease on it
-        raise InvalidImage(
-            "unreadable", f"The file cannot be opened: {error.strerror}.", "Make it readable for the daemon's user."
-        ) from error
-    except OSError as error:
-        if error.errno in (40, 6):  # ELOOP: a symlink; ENXIO: a socket
-            raise not_regular() from error
-        raise
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise not_regular()
-        if status.st_size > max_bytes:
-            raise InvalidImage(
-                "too_large",
-                f"Expected at most {max_bytes} bytes. Received: {status.st_size}.",
-                "Scale the image down, or raise [inbox] max_bytes.",
-            )
-        content = part = os.read(descriptor, status.st_size + 1)
-        while part and len(content) != status.st_size:  # somebody is changing it
-            if len(content) > max_bytes:
-                raise InvalidImage(
-                    "too_large", f"The file grew over {max_bytes} bytes while it was read.", "Raise [inbox] max_bytes."
-                )
-            part = os.read(descriptor, len(content) + 1)
-            content += part
-        return content
-    finally:
-        os.close(descriptor)
-
-
-def not_regular() -> InvalidImage:
-    """The refusal of a symlink, a FIFO, a socket or a device."""
-    return InvalidImage(
-        "not_a_regular_file",
-        "Expected a regular file. Received: a link, FIFO, socket or device.",
-        "Drop a copy of the file.",
-    )
 
 
 def _reduced(picture: Pillow.Image, factor: int, data: bytes, mode: str = "L") -> np.ndarray:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from daemon.config import ConfigError, InboxSettings
-from daemon.reading.decode import InvalidImage, load_image
+from daemon.reading.content import InvalidImage
+from daemon.reading.decode import load_image
 
 KERAS_MNIST = "keras:mnist"
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from daemon.reading.decode import FORMATS, InvalidImage, decode, load_content, load_image, normalise_all, read_harmless
+from daemon.reading.content import InvalidImage
+from daemon.reading.decode import FORMATS, decode, load_content, load_image, normalise_all, read_harmless
 from tests.conftest import leased
 
 MAX_BYTES, MAX_PIXELS = 1 << 20, 4_000_000

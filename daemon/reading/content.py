@@ -1,0 +1,84 @@
+"""A file's bytes, or the reason why they can be no image."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from daemon.folders import Folder
+
+
+class InvalidImage(Exception):
+    """The file cannot be a digit image.
+
+    Attributes:
+        reason: one of the contract's slugs.
+        detail: one sentence saying what was found.
+        hint: what a person can do.
+        sha256: of the content, where it was read.
+
+    """
+
+    def __init__(self, reason: str, detail: str, hint: str, sha256: str | None = None) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail, self.hint, self.sha256 = reason, detail, hint, sha256
+
+    def __reduce__(self) -> tuple[type[InvalidImage], tuple[str, str, str, str | None]]:
+        return type(self), (self.reason, self.detail, self.hint, self.sha256)
+
+
+def read_content(path: Path | str, max_bytes: int, folder: Folder | None) -> bytes:
+    """The bytes of a regular file; nothing else is opened for reading.
+
+    Args:
+        path: any path, or a name below `folder`.
+        max_bytes: a larger file is refused unread.
+
+    Raises:
+        InvalidImage: it is no regular file, too large, or not to be read.
+        OSError: the machine failed (EIO, ENOMEM, a vanished file), which says nothing about the image.
+
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = folder.open(str(path), flags) if folder else os.open(path, flags)
+    except (PermissionError, BlockingIOError) as error:  # the latter where its owner holds a lease on it
+        raise InvalidImage(
+            "unreadable", f"The file cannot be opened: {error.strerror}.", "Make it readable for the daemon's user."
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symlink, a socket
+            raise not_regular() from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise not_regular()
+        if status.st_size > max_bytes:
+            raise InvalidImage(
+                "too_large",
+                f"Expected at most {max_bytes} bytes. Received: {status.st_size}.",
+                "Scale the image down, or raise [inbox] max_bytes.",
+            )
+        content = part = os.read(descriptor, status.st_size + 1)
+        while part and len(content) != status.st_size:  # somebody is changing it
+            if len(content) > max_bytes:
+                raise InvalidImage(
+                    "too_large", f"The file grew over {max_bytes} bytes while it was read.", "Raise [inbox] max_bytes."
+                )
+            part = os.read(descriptor, len(content) + 1)
+            content += part
+        return content
+    finally:
+        os.close(descriptor)
+
+
+def not_regular() -> InvalidImage:
+    """The refusal of a symlink, a FIFO, a socket or a device."""
+    return InvalidImage(
+        "not_a_regular_file",
+        "Expected a regular file. Received: a link, FIFO, socket or device.",
+        "Drop a copy of the file.",
+    )
