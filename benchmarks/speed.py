@@ -356,7 +356,7 @@ def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     from daemon.models.network import as_input
     from daemon.models.registry import Registry
     from daemon.reading.content import InvalidImage
-    from daemon.reading.decode import decode, normalise_all
+    from daemon.reading.decode import decode, images_of
 
     limit_threads(1)
     path = REPOSITORY / "models" / "v0001.h5"
@@ -367,7 +367,7 @@ def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     decoded, predicted = [], []
     for _ in range(5):
         began = time.process_time()
-        pictures = normalise_all([decode(content, 10**8) for content in contents])
+        pictures = images_of([decode(content, 10**8) for content in contents])
         pixels = np.stack([picture.pixels for picture in pictures if not isinstance(picture, InvalidImage)])
         decoded.append(time.process_time() - began)
         began = time.process_time()

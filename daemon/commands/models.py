@@ -10,7 +10,8 @@ from typing import Any
 
 from daemon.config import Settings
 from daemon.models.adoption import NOT_MADE_HERE, VettingStopped, adopt
-from daemon.models.registry import VERSION, Registry, RegistryError, TrainingUnderWay
+from daemon.models.making import TrainingUnderWay
+from daemon.models.registry import VERSION, Registry, RegistryError
 from daemon.training.gate import PROMOTED, VERDICTS
 from daemon.training.vetting import Vetting
 

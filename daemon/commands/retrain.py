@@ -7,7 +7,8 @@ import sys
 import time
 
 from daemon.config import Settings
-from daemon.models.registry import Registry, TrainingUnderWay
+from daemon.models.making import TrainingUnderWay
+from daemon.models.registry import Registry
 from daemon.training.candidates import Candidates
 from daemon.training.gate import VERDICTS
 

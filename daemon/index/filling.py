@@ -33,7 +33,7 @@ from daemon.index.schema import (
     storable,
 )
 
-CHUNK = 500  # records that are written in one transaction, so that the daemon never waits long for its turn
+IN_ONE_TRANSACTION = 500  # records that are written in one transaction, so that the daemon never waits long for its turn
 SETTLE = 50_000  # records between two times that digests are brought up to date
 MAX_JSON = 1 << 16  # bytes; ours are under 2,000
 
@@ -119,7 +119,7 @@ class _Filling:
 
     def _write(self, statement: str, rows: Iterable[Row]) -> None:
         rows = iter(rows)
-        while chunk := list(islice(rows, CHUNK)):
+        while chunk := list(islice(rows, IN_ONE_TRANSACTION)):
             self._begin()
             self._connection.executemany(statement, chunk)
             put_state(self._connection, done=self._done, total=self._total)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 DAY_SECONDS = 86400.0
 KEYS = {PROCESSED: "processed_days", RESULTS: "results_days", REJECTED: "rejected_days"}
-CHUNK = 500  # answers whose new places are noted in one transaction
+IN_ONE_TRANSACTION = 500  # answers whose new places are noted in one transaction
 _OLDEST = "SELECT min(answered_at) FROM answers WHERE answered_at >= ? AND answered_at < ?"
 _PAGE = """
 SELECT * FROM answers WHERE (answered_at, id) > (?, ?) AND answered_at < ? AND gone != 3 ORDER BY answered_at, id LIMIT ?
@@ -147,7 +147,7 @@ class _Leaving:
     def _due(self) -> Iterator[sqlite3.Row]:
         """The answers of the day of which anything leaves now."""
         after = (self._begin, 0)
-        while page := self._connection.execute(_PAGE, (*after, self._begin + DAY_SECONDS, CHUNK)).fetchall():
+        while page := self._connection.execute(_PAGE, (*after, self._begin + DAY_SECONDS, IN_ONE_TRANSACTION)).fetchall():
             for row in page:
                 if any(part.key in self._keys and not row["gone"] & part.bit for part in parts(row)):
                     yield row
@@ -192,7 +192,7 @@ class _Leaving:
             if (kept, gone) != (row["archive"], row["gone"]):
                 moved.append((kept, gone, row["id"]))
                 left += 1
-            if len(moved) == CHUNK:
+            if len(moved) == IN_ONE_TRANSACTION:
                 self._note(moved)
                 moved = []
         self._note(moved)

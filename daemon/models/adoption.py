@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from daemon.clock import timestamp
 from daemon.files import file_sha256
+from daemon.models import making
 from daemon.models.manifest import Count, Holdout, Manifest, TrainingFacts
 from daemon.models.registry import Registry, RegistryError
 
@@ -52,13 +53,14 @@ def adopt(registry: Registry, vet: Vet, file: Path) -> str:
         VettingStopped: it was told to stop.
 
     """
-    with registry.training():  # nobody else takes the next name meanwhile
-        name = registry.begin(f"{file} is taken in")
-        copy = registry.unfinished(name)
+    with making.training(registry):  # nobody else takes the next name meanwhile
+        name = making.begin(registry, f"{file} is taken in")
+        copy = making.unfinished(registry, name)
         try:
             size = _copy(file, copy)  # what is vetted is what is kept, whatever becomes of the original
             found = vet(copy, file)
-            registry.finish(
+            making.finish(
+                registry,
                 Manifest(
                     version=name,
                     sha256=file_sha256(copy),
@@ -68,7 +70,7 @@ def adopt(registry: Registry, vet: Vet, file: Path) -> str:
                     parameters=found.parameters,
                     training=TrainingFacts(origin=f"adopted from {file.name}", dataset_sha256=found.dataset_sha256),
                     holdout=found.holdout,
-                )
+                ),
             )
         finally:
             copy.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from daemon.files import give_to_owner, replace_symlink, sync_folder, take_lock, write_durably
+from daemon.files import replace_symlink, take_lock
 from daemon.models.ledger import Ledger
 from daemon.models.manifest import Manifest
 from daemon.models.provenance import is_known, is_shipped
@@ -30,10 +30,6 @@ MAX_MANIFEST = 2**20  # bytes
 
 class RegistryError(Exception):
     """models/ holds no usable version under that name; the message says what was expected and what was received."""
-
-
-class TrainingUnderWay(Exception):
-    """Another process trains into this folder."""
 
 
 class ChampionChanged(RegistryError):
@@ -234,76 +230,6 @@ class Registry:
             log.warning("somebody's own model stood in the place of %s; it is %s now", link, aside.name)
         replace_symlink(link, f"{name}.h5")
         self.ledger.record("current", name, reason, before=before)
-
-    # -- making one
-
-    @contextmanager
-    def training(self) -> Iterator[int]:
-        """Hold the right to make a version; gives the lock's descriptor, for a child to inherit.
-
-        Raises:
-            TrainingUnderWay: another process has it.
-
-        """
-        lock = take_lock(self.folder / ".training.lock")
-        if lock is None:
-            raise TrainingUnderWay(f"{self.folder}: another training is under way; only one runs at a time")
-        try:
-            self._remove_unfinished()
-            yield lock
-        finally:
-            os.close(lock)
-
-    def next_name(self) -> str:
-        """A version name that no file here and no line of the ledger has, with or without a manifest."""
-        taken = [path.name.split(".")[0] for path in self.folder.glob("v*")]
-        taken += [str(line.get("version")) for line in self.ledger.lines()]
-        return f"v{1 + max((_number(name) for name in taken if VERSION.fullmatch(name)), default=0):04d}"
-
-    def begin(self, why: str) -> str:
-        """Take the next name; who calls this has the right to make a version.
-
-        Args:
-            why: what began, in words.
-
-        """
-        name = self.next_name()
-        self.ledger.record("begun", name, why)
-        return name
-
-    def unfinished(self, name: str) -> Path:
-        """Where the .h5 of a version that was begun is written, before `finish`."""
-        return self.folder / f"{name}.tmp.h5"  # Keras refuses a name that does not end in .h5
-
-    def finish(self, manifest: Manifest) -> Path:
-        """Make a version of what was written to `unfinished`, durably: the .h5, then its manifest.
-
-        Returns:
-            The path of the .h5.
-
-        """
-        name = manifest.version
-        written, path = self.unfinished(name), self.folder / f"{name}.h5"
-        with written.open("rb") as file:
-            give_to_owner(file.fileno(), self.folder)
-            os.fsync(file.fileno())
-        self.ledger.record("made", name, manifest.training.origin, sha256=manifest.sha256)
-        written.replace(path)
-        sync_folder(self.folder)
-        write_durably(self.folder / f"{name}.json", manifest.to_json())
-        return path
-
-    def _remove_unfinished(self) -> None:
-        """Remove what a training left behind that was killed: nothing but what the ledger says was begun or made here."""
-        for line in self.ledger.lines():
-            name, event = str(line.get("version")), line.get("event")
-            if event not in ("begun", "made") or not VERSION.fullmatch(name) or (self.folder / f"{name}.json").exists():
-                continue
-            path = self.unfinished(name) if event == "begun" else self.folder / f"{name}.h5"
-            with suppress(OSError):  # it is not there, or no file
-                if event == "begun" or digest(path) == line.get("sha256"):  # else somebody's own, under a name that was ours
-                    path.unlink()
-                    log.info("removed %s, which an interrupted training left", path.name)
 
     def _link(self, name: str) -> str | None:
         link = self.folder / name

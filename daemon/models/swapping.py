@@ -16,8 +16,9 @@ from daemon.files import replace_symlink
 from daemon.models.adoption import NOT_MADE_HERE, Vet, VettingStopped, adopt
 from daemon.models.backend import keras
 from daemon.models.live import ModelSlot
+from daemon.models.making import TrainingUnderWay
 from daemon.models.network import ModelError
-from daemon.models.registry import CURRENT, Registry, RegistryError, TrainingUnderWay
+from daemon.models.registry import CURRENT, Registry, RegistryError
 from daemon.models.version import Version
 from daemon.telemetry.metrics import Metrics
 

@@ -16,12 +16,12 @@ from daemon.config import InboxSettings
 from daemon.drops import Drop, ImageFacts, Rejection
 from daemon.folders import Folder
 from daemon.reading.content import InvalidImage
-from daemon.reading.decode import Picture, normalise_all, read_harmless, read_picture
+from daemon.reading.decode import Picture, images_of, read_harmless, read_picture
 from daemon.reading.readings import Readings
 from daemon.reading.workers import Result, Workers, WorkersLost
 
 TOGETHER = 32  # pictures that are normalised at once
-CHUNK = 256  # files that `decode_all` gives to a process at once
+FILES_AT_ONCE = 256  # files that `decode_all` gives to a process at once
 CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
 WRITE_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
 MOST_LOSSES = 5  # of the processes, in a row, before `decode_all` gives a chunk up
@@ -53,7 +53,7 @@ class Decoded:
 
     def add(self, read: list[tuple[Drop, Picture]]) -> None:
         """Normalise pictures, and note what became of each."""
-        images = normalise_all([picture for _, picture in read])
+        images = images_of([picture for _, picture in read])
         found = []
         for (drop, _), image in zip(read, images, strict=True):
             if isinstance(image, InvalidImage):
@@ -143,7 +143,9 @@ def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded
     """
     whole = Decoded.nothing()
     readings = [whole.readings]
-    chunks = [[Drop(name, 0.0) for name in names[start : start + CHUNK]] for start in range(0, len(names), CHUNK)]
+    chunks = [
+        [Drop(name, 0.0) for name in names[start : start + FILES_AT_ONCE]] for start in range(0, len(names), FILES_AT_ONCE)
+    ]
     pending = deque((drops, 0) for drops in chunks)
     decoders = Decoders(folder, limits)
     try:

@@ -82,12 +82,12 @@ class Picture(NamedTuple):
 
 def load_image(path: Path | str, max_bytes: int, max_pixels: int) -> Image:
     """Read, decode and normalise one file; arguments and errors are as in `read_picture`."""
-    return _only(normalise_all([read_picture(path, max_bytes, max_pixels)]))
+    return _only(images_of([read_picture(path, max_bytes, max_pixels)]))
 
 
 def load_content(data: bytes, max_pixels: int) -> Image:
     """Decode and normalise a file's content, as `load_image` does."""
-    return _only(normalise_all([decode(data, max_pixels)]))
+    return _only(images_of([decode(data, max_pixels)]))
 
 
 def read_picture(path: Path | str, max_bytes: int, max_pixels: int, folder: Folder | None = None) -> Picture:
@@ -140,7 +140,7 @@ def _plain(grey: np.ndarray, data: bytes) -> Picture:
     return Picture(grey, hashlib.sha256(data).hexdigest(), "PNG", width, height)
 
 
-def normalise_all(pictures: list[Picture]) -> list[Image | InvalidImage]:
+def images_of(pictures: list[Picture]) -> list[Image | InvalidImage]:
     """Bring pictures into MNIST's form; many at once cost less.
 
     Returns:

@@ -29,7 +29,7 @@ from daemon.processes import die_with_parent
 log = logging.getLogger(__name__)
 
 PRELOADED = ["daemon.reading.chunks", "daemon.answering.publish"]  # what the tasks are made of
-STALLED_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
+STUCK_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
 Result = TypeVar("Result")
 
 
@@ -52,7 +52,7 @@ class Workers:
         self._context = start_fork_server()
         self._open: dict[Future[Any], float] = {}  # tasks that have not ended, and when they were given
         self._progress = time.monotonic()  # when a task ended last
-        self._patience = STALLED_SECONDS + longest
+        self._patience = STUCK_SECONDS + longest
         self._pool: ProcessPool | None = None
         self.renew()
 

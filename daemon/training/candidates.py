@@ -17,6 +17,7 @@ import numpy as np
 
 from daemon.config import Settings
 from daemon.files import write_durably
+from daemon.models import making
 from daemon.models.registry import VERSION, ChampionChanged, Registry, RegistryError
 from daemon.models.removal import remove_old
 from daemon.models.version import Version
@@ -83,12 +84,12 @@ class Candidates:
             TrainingUnderWay: another process trains into this folder.
 
         """
-        with self._registry.training() as lock:
+        with making.training(self._registry) as lock:
             labels = frozenset(read_labels(self.settings.folder("corrections"), self.settings.inbox.max_bytes).values())
             fingerprint = self._fingerprint(labels)
             if not even_if_nothing_new and self._has_learnt(fingerprint, labels):
                 reason = "no new corrections, same data, same configuration as last time"
-                run = Run("nothing_to_learn", self._registry.next_name(), reason)
+                run = Run("nothing_to_learn", making.next_name(self._registry), reason)
                 log.info("retraining (%s): nothing to learn: %s", why, reason)
             else:
                 facts = {"why": why, "began": began}
@@ -101,7 +102,7 @@ class Candidates:
 
     def _attempt(self, lock: int, verbose: int, fingerprint: str, facts: dict[str, Any]) -> Run:
         """Train once, and write down what came of it."""
-        name = self._registry.begin(f"a training ({facts['why']})")
+        name = making.begin(self._registry, f"a training ({facts['why']})")
         log.info("retraining (%s): %s begins", facts["why"], name)
         started = time.monotonic()
         try:

@@ -7,7 +7,8 @@ import math
 
 from daemon.changes import tell_in_force
 from daemon.config import Settings
-from daemon.models.registry import Registry, TrainingUnderWay
+from daemon.models.making import TrainingUnderWay
+from daemon.models.registry import Registry
 from daemon.telemetry.metrics import Metrics
 from daemon.training.candidates import OVERTAKEN, Candidates, Run
 from daemon.training.correction_watch import CorrectionWatch

@@ -22,6 +22,7 @@ import numpy as np
 from daemon.clock import timestamp
 from daemon.config import ConfigError, Settings, TrainingSettings, load_settings
 from daemon.files import file_sha256, write_durably
+from daemon.models import making
 from daemon.models.backend import keras, tf
 from daemon.models.calibration import calibrate
 from daemon.models.manifest import Manifest
@@ -70,14 +71,14 @@ def train(job: Job, settings: Settings) -> Path:
     stop = stop_on_sigterm(model)
     history, best_epoch = fit(job, settings, data, course)
     stop.check()
-    check_finite(model)
+    check_weights(model)
     draw_history(history.history, logs_of(job, settings) / "history.png", f"{job.version}, {course.origin}")
 
     scores = evaluate_all(model, data)
     scores_before = evaluate_all(read_model(champion.path), data) if champion else {}
     stop.check()
 
-    path = registry.unfinished(job.version)
+    path = making.unfinished(registry, job.version)
     model.save(path, include_optimizer=False)
     manifest = describe(job.version, path, model, data, scores, settings.training) | calibrated(path, data.validation)
     manifest["training"] |= {
@@ -88,10 +89,10 @@ def train(job: Job, settings: Settings) -> Path:
         "seconds": round(time.monotonic() - started, 1),
     }
     write_report(logs_of(job, settings), job, manifest, data.corrections, scores, scores_before)
-    return registry.finish(Manifest.parse(json.dumps(manifest).encode()))
+    return making.finish(registry, Manifest.parse(json.dumps(manifest).encode()))
 
 
-def check_finite(model: keras.Model) -> None:
+def check_weights(model: keras.Model) -> None:
     """Raise TrainingFailed where a weight is NaN or infinite: TerminateOnNaN ends fit, but leaves the weights."""
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         raise TrainingFailed("the loss became NaN or infinite; lower the learning rate")

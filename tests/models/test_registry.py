@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from daemon.files import file_sha256
+from daemon.models import making
+from daemon.models.making import TrainingUnderWay
 from daemon.models.manifest import Holdout, Manifest
-from daemon.models.registry import ChampionChanged, Registry, RegistryError, TrainingUnderWay
+from daemon.models.registry import ChampionChanged, Registry, RegistryError
 from daemon.models.removal import remove_old
 from daemon.models.version import Version
 from tests.conftest import REPOSITORY
@@ -68,14 +70,14 @@ def test_names_are_in_the_order_of_their_numbers(registry: Registry) -> None:
 
 def test_the_next_name_is_taken_by_nobody(registry: Registry) -> None:
     """Not even by a file without a manifest, such as a crash leaves."""
-    assert registry.next_name() == "v0002"
+    assert making.next_name(registry) == "v0002"
     (registry.folder / "v0007.tmp.h5").touch()
-    assert registry.next_name() == "v0008"
+    assert making.next_name(registry) == "v0008"
 
 
 def test_the_first_name_is_v0001(tmp_path: Path) -> None:
     """An empty folder begins at 1."""
-    assert Registry(tmp_path).next_name() == "v0001"
+    assert making.next_name(Registry(tmp_path)) == "v0001"
 
 
 def test_an_unknown_version_is_refused(registry: Registry) -> None:
@@ -257,11 +259,11 @@ def test_a_version_that_was_made_here_is_proven(registry: Registry) -> None:
 
 def make(registry: Registry, content: bytes) -> Version:
     """A version as a training makes one, of whatever content."""
-    name = registry.begin("a test")
-    registry.unfinished(name).write_bytes(content)
-    digest = file_sha256(registry.unfinished(name))
-    registry.finish(
-        Manifest(version=name, sha256=digest, created_at="", parameters=0, holdout=Holdout(images=0, accuracy=0))
+    name = making.begin(registry, "a test")
+    making.unfinished(registry, name).write_bytes(content)
+    digest = file_sha256(making.unfinished(registry, name))
+    making.finish(
+        registry, Manifest(version=name, sha256=digest, created_at="", parameters=0, holdout=Holdout(images=0, accuracy=0))
     )
     return registry.version(name)
 
@@ -292,7 +294,7 @@ def test_a_version_that_root_makes_is_its_folders_owners(registry: Registry) -> 
 
 def test_only_what_was_begun_here_is_removed_as_unfinished(registry: Registry) -> None:
     """Half a model, and a whole one without a manifest; what somebody else put there stays, also under such a name."""
-    registry.unfinished(registry.begin("a training that is killed")).write_bytes(b"half")
+    making.unfinished(registry, making.begin(registry, "a training that is killed")).write_bytes(b"half")
     whole = make(registry, b"a model")
     (registry.folder / f"{whole.name}.json").unlink()
     theirs = make(registry, b"another model")
@@ -304,7 +306,7 @@ def test_only_what_was_begun_here_is_removed_as_unfinished(registry: Registry) -
     (registry.folder / f"{linked.name}.json").unlink()
     linked.path.rename(registry.folder / "elsewhere")
     linked.path.symlink_to("elsewhere")
-    with registry.training():
+    with making.training(registry):
         left = {path.name for path in registry.folder.glob("v*.h5")}
     assert {"v0001.h5", "v0002.h5", "v0004.h5", "v0050.h5", "v0051.tmp.h5", linked.path.name} == left
 
@@ -334,7 +336,7 @@ def test_only_its_owner_can_hold_the_right_to_train(registry: Registry) -> None:
     """Who can read a lock can keep it from others; and one that an earlier version left is no hindrance."""
     lock = registry.folder / ".training.lock"
     lock.touch(0o644)
-    with registry.training():
+    with making.training(registry):
         assert 0o600 == lock.stat().st_mode & 0o777
-        with pytest.raises(TrainingUnderWay), registry.training():
+        with pytest.raises(TrainingUnderWay), making.training(registry):
             pass

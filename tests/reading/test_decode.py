@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from daemon.reading.content import InvalidImage
-from daemon.reading.decode import FORMATS, decode, load_content, load_image, normalise_all, read_harmless
+from daemon.reading.decode import FORMATS, decode, images_of, load_content, load_image, read_harmless
 from tests.conftest import leased
 
 MAX_BYTES, MAX_PIXELS = 1 << 20, 4_000_000
@@ -451,7 +451,7 @@ def test_many_are_normalised_as_one_alone(mnist: np.ndarray) -> None:
     """Pictures that are normalised together come out as each does alone, and a blank one harms no other."""
     pages = [mnist[3], 255 - mnist[4], np.zeros((28, 28), np.uint8), np.pad(255 - mnist[5], 40, constant_values=255)]
     files = [save(Image.fromarray(page)) for page in pages]
-    together = normalise_all([decode(data, MAX_PIXELS) for data in files])
+    together = images_of([decode(data, MAX_PIXELS) for data in files])
     assert isinstance(together[2], InvalidImage)
     assert "blank" == together[2].reason
     for number in (0, 1, 3):

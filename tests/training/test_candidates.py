@@ -13,6 +13,7 @@ import pytest
 
 from daemon.config import Settings
 from daemon.files import file_sha256
+from daemon.models import making
 from daemon.models.manifest import Manifest
 from daemon.models.registry import Registry
 from daemon.training.candidates import Candidates, Run
@@ -39,7 +40,7 @@ class Child:
         """Do a job."""
         self.jobs.append(job)
         self.meanwhile()
-        written = self.registry.unfinished(job.version)
+        written = making.unfinished(self.registry, job.version)
         shutil.copyfile(REPOSITORY / "models" / "v0001.h5", written)
         manifest: dict[str, Any] = {
             "schema": 1,
@@ -50,7 +51,7 @@ class Child:
             "training": {"dataset_sha256": DATASET, "seconds": 1.0},
             "holdout": {"sha256": HOLDOUT, "images": IMAGES, "accuracy": self.right / IMAGES},
         }
-        self.registry.finish(Manifest.parse(json.dumps(manifest).encode()))
+        making.finish(self.registry, Manifest.parse(json.dumps(manifest).encode()))
         report = manifest | {"champion": job.champion, "champion_holdout_accuracy": None}
         report["corrections"] = {"accuracy": 1.0, "left_out": []}
         if job.champion:

@@ -20,7 +20,9 @@ import pytest
 
 from daemon.commands.init import lay_out
 from daemon.config import Settings, load_settings
-from daemon.models.registry import Registry, TrainingUnderWay
+from daemon.models import making
+from daemon.models.making import TrainingUnderWay
+from daemon.models.registry import Registry
 from daemon.models.removal import remove_old
 from daemon.training.candidates import Candidates
 from daemon.training.corrections import read_labels
@@ -179,7 +181,7 @@ def test_the_shipped_model_has_learnt_what_it_is_shipped_with(tmp_path: Path) ->
 def test_another_training_is_not_joined(champion_root: Path) -> None:
     """While one process holds the training lock, another is told so."""
     settings = load_settings(champion_root / "config.toml")
-    with Registry(settings.folder("models")).training(), pytest.raises(TrainingUnderWay):
+    with making.training(Registry(settings.folder("models"))), pytest.raises(TrainingUnderWay):
         Candidates(settings, Registry(settings.folder("models"))).run("by hand", time.time(), even_if_nothing_new=True)
 
 
@@ -199,9 +201,9 @@ def test_a_killed_trainer_leaves_nothing_and_the_next_run_starts_cleanly(champio
     """SIGKILL in the middle: a failed run, no half version; what was begun is removed, and nothing else."""
     settings = load_settings(champion_root / "config.toml")
     registry = Registry(settings.folder("models"))
-    registry.unfinished(registry.begin("a test")).write_bytes(b"half a model")
+    making.unfinished(registry, making.begin(registry, "a test")).write_bytes(b"half a model")
     (registry.folder / "v0003.h5").write_bytes(b"somebody's own, without a manifest")
-    with registry.training():
+    with making.training(registry):
         assert sorted(path.name for path in registry.folder.glob("v*")) == ["v0001.h5", "v0001.json", "v0003.h5"]
     candidates = Candidates(settings, registry, on_progress=lambda _: kill_trainer(champion_root))
     run = candidates.run("scheduled", time.time(), even_if_nothing_new=True)

@@ -10,7 +10,8 @@ import pytest
 
 from daemon.config import ConfigError, Settings
 from daemon.index.writer import Index
-from daemon.models.registry import Registry, TrainingUnderWay
+from daemon.models.making import TrainingUnderWay
+from daemon.models.registry import Registry
 from daemon.telemetry.metrics import Metrics
 from daemon.training.candidates import Candidates, Run
 from daemon.training.correction_watch import CorrectionWatch
