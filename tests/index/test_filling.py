@@ -167,7 +167,7 @@ def test_what_people_hide_in_corrections_holds_nothing_up(open_path: Path) -> No
 
 def test_a_filling_of_an_index_that_began_anew_is_void(bare: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever makes it anew fills it; the one that came before stops and claims nothing."""
-    monkeypatch.setattr(filling, "CHUNK", 1)
+    monkeypatch.setattr(filling, "IN_ONE_TRANSACTION", 1)
     make_all(bare.root)
     anew: list[Callable[[], None]] = [lambda: start_anew(bare.index)]
 
@@ -183,7 +183,7 @@ def test_a_filling_of_an_index_that_began_anew_is_void(bare: Settings, monkeypat
 
 def test_a_filling_that_was_killed_goes_on(bare: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it found is kept, what is missing is found by the next one, and nothing twice."""
-    monkeypatch.setattr(filling, "CHUNK", 2)
+    monkeypatch.setattr(filling, "IN_ONE_TRANSACTION", 2)
     expected = written_live(bare, *make_all(bare.root))
 
     class Killed(BaseException):
