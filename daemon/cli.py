@@ -87,9 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     promote = command("promote", _promote, "make a version current, or an .h5 of your own; a running daemon swaps to it")
     promote.add_argument("model", metavar="VERSION|FILE.h5")
     command("rollback", _rollback, "make the version before the current one current again")
-    correct = command("correct", _correct, "say which digit an image really shows; the next retraining learns it")
+    correct = command("correct", _correct, "say what an image really shows; the next retraining learns it")
     correct.add_argument("name", metavar="NAME", help="of the result or of the image, such as results/a.png.json or a.png")
-    correct.add_argument("digit", type=int, choices=range(10), metavar="DIGIT")
+    correct.add_argument("label", choices=(*map(str, range(10)), "none"), metavar="DIGIT|none")
     status = command("status", _status, "tell what the running daemon is doing")
     status.add_argument("--json", action="store_true", help="the same, as JSON")
     find = command("find", _find, "list answers and rejections, the newest first")
@@ -174,7 +174,7 @@ def _rollback(options: argparse.Namespace) -> int:
 def _correct(options: argparse.Namespace) -> int:
     from daemon.commands.correct import print_correct
 
-    return print_correct(load_settings(options.config), options.name, options.digit)
+    return print_correct(load_settings(options.config), options.name, options.label)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from daemon.folders import Folder, rename
 from daemon.training.corrections import list_corrections, read_label
 
 
-def print_correct(settings: Settings, name: str, digit: int) -> int:
+def print_correct(settings: Settings, name: str, label: str) -> int:
     """Label an image, and print where its copy is.
 
     Returns:
@@ -28,22 +28,22 @@ def print_correct(settings: Settings, name: str, digit: int) -> int:
 
     """
     try:
-        print(correct(settings, name, digit))
+        print(correct(settings, name, label))
     except OSError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def correct(settings: Settings, name: str, digit: int) -> Path:
-    """Label an image that was answered, by copying its original into corrections/<digit>/.
+def correct(settings: Settings, name: str, label: str) -> Path:
+    """Label an image that was answered, by copying its original into corrections/<digit>/ or corrections/none/.
 
     Labelled before, its label moves.
 
     Args:
         settings: where the folders are.
         name: of the result ("results/a.png.json", "a.png.json") or of the image ("a.png").
-        digit: what it really is.
+        label: what it really shows, "0" to "9" or "none".
 
     Returns:
         The copy.
@@ -60,7 +60,7 @@ def correct(settings: Settings, name: str, digit: int) -> Path:
         for candidate in (plain, plain.with_name(f"{plain.stem}~{str(sha256)[:8]}{plain.suffix}")):
             source = settings.folder(originals) / candidate
             if source.is_file() and sha256 in (None, file_sha256(source)):
-                return _label(source, settings.folder("corrections"), f"{digit}/{candidate}")
+                return _label(source, settings.folder("corrections"), f"{label}/{candidate}")
     raise FileNotFoundError(
         f"Expected the name of a result, or of an image that was answered. Received: {name!r}, and there is no original "
         f"for it in {settings.folder('processed')} or {settings.folder('rejected')}."
@@ -72,7 +72,7 @@ def _label(original: Path, corrections: Path, name: str) -> Path:
     content = original.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     with Folder(corrections, make=True) as folder:
-        labels = list(_other_labels(folder, len(content), sha256, name[0]))
+        labels = list(_other_labels(folder, len(content), sha256, name.partition("/")[0]))
         if not may_have(folder, name, sha256, original.stat()):
             name = with_ending(name, f"~{sha256[:8]}", "")
         if labels:
@@ -89,10 +89,10 @@ def _label(original: Path, corrections: Path, name: str) -> Path:
     return corrections / name
 
 
-def _other_labels(folder: Folder, size: int, sha256: str, digit: str) -> Iterator[str]:
-    """The names of this image under other digits."""
+def _other_labels(folder: Folder, size: int, sha256: str, label: str) -> Iterator[str]:
+    """The names of this image under other labels."""
     for name, status in list_corrections(folder):
-        if name[0] != digit and status.st_size == size:
+        if name.partition("/")[0] != label and status.st_size == size:
             with suppress(OSError):  # it cannot be read, or has gone
                 if read_label(folder, name, size)[1] == sha256:
                     yield name

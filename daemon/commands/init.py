@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from daemon.config import FOLDERS, SHARE, load_settings
+from daemon.folders import Folder
+from daemon.training.corrections import make_folders
 
 SHARED = (
     "config.toml",
@@ -37,6 +39,8 @@ def lay_out(folder: Path) -> int:
         settings = load_settings(folder / "config.toml")
         for name in FOLDERS:
             settings.folder(name).mkdir(parents=True, exist_ok=True)
+        with Folder(settings.folder("corrections")) as corrections:
+            make_folders(corrections)
     except OSError as error:
         print(f"{folder}: expected a folder that can be written. Received: {error}", file=sys.stderr)
         return 1

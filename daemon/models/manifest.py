@@ -60,7 +60,11 @@ class Holdout(_FreePart):
 
 
 class CorrectionCounts(_FreePart):
-    """How many corrections were learnt from, and how it does on those that were held back for the gate."""
+    """How many corrections were learnt from, and how it does on those that were held back for the gate and show a digit.
+
+    A training adds as "none" how many of the first two show no digit, how many that do not were held back, and which share
+    of these it would have a person look at.
+    """
 
     training: Count = 0
     validation: Count = 0

@@ -190,11 +190,11 @@ class Candidates:
         if report["champion"] is None:
             return Verdict(PROMOTED, "The first version: there is no champion to compare it with.")
         with np.load(self._logs(name) / "answers.npz") as file:
-            holdout, corrections = (
+            holdout, corrections, none = (
                 PairedAnswers(*(file[f"{part}_{what}"] for what in ("truth", "champion", "candidate")))
-                for part in ("holdout", "corrections")
+                for part in ("holdout", "corrections", "none")
             )
-        return decide(holdout, corrections, best, self.settings.gate)
+        return decide(holdout, corrections, none, best, self.settings.gate)
 
     def _best_accuracy(self, report: dict[str, Any]) -> float:
         """The best accuracy on this very hold-out of any version that ever was live; 0.0 where there was none.

@@ -20,11 +20,13 @@ from daemon.index.queries import of_content
 from daemon.index.schema import NoIndex, get_state, open_to_read, storable
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
-from daemon.training.corrections import Label, list_corrections, read_label
+from daemon.training.corrections import NAMES, Label, list_corrections, make_folders, read_label
+from daemon.training.dataset import NO_DIGIT
 
 log = logging.getLogger(__name__)
 
 LIVE_WINDOW = 200  # corrections that the live accuracy is taken over
+NO_DIGITS_REASONS = ("not_a_digit", "several_digits")  # of a review: that the image shows none, or no single one
 NOTICED_PER_PASS = 500  # new corrections taken in at once; the rest waits for the next pass
 
 
@@ -45,20 +47,22 @@ class CorrectionWatch:
     def __init__(self, settings: Settings, metrics: Metrics, index: Index) -> None:
         self._settings, self._metrics, self._index = settings, metrics, index
         self._folder, self._results = Folder(settings.folder("corrections"), make=True), settings.folder("results")
+        make_folders(self._folder)
         self._journal = settings.folder("logs") / "corrections.jsonl"
         self._due = float("-inf")
         self._stop = threading.Event()
         self._status: dict[str, tuple[int, int]] = {}  # (size, mtime) at the last pass
         self._read: dict[str, tuple[tuple[int, int], Label]] = {}  # what was read, at which status
-        self._digits: dict[str, int] = {}  # by sha256: the latest digit, of all that was ever noticed
+        self._latest: dict[str, int] = {}  # by sha256: the latest label, of all that was ever noticed
         self._noticed: set[Label] = set()
-        self._agreed: dict[str, bool] = {}  # by sha256: whether the answer was that digit, oldest first
+        self._agreed: dict[str, bool] = {}  # by sha256: whether the answer said so too, oldest first
         self._told: set[str] = set()  # faults that were logged
         self.labels: frozenset[Label] = frozenset()
         self.last_new = float("-inf")
         for line in read_lines(self._journal):
             if line.keys() >= {"sha256", "digit", "predicted"}:
-                self._remember(line)
+                digit = NO_DIGIT if line["digit"] is None else line["digit"]
+                self._remember((digit, line["sha256"]), _agrees(digit, line["predicted"], line.get("review_reason")))
         self._show()
 
     def apply(self, settings: Settings) -> None:
@@ -99,7 +103,7 @@ class CorrectionWatch:
                 self._tell(f"{printable(name)}: {error.strerror}")
                 continue
             self._read[name] = key, label
-            if self._digits.get(label[1]) != label[0]:
+            if self._latest.get(label[1]) != label[0]:
                 new[name] = label
         self._read = {name: read for name, read in self._read.items() if name in self._status}
         if len(new) >= NOTICED_PER_PASS:
@@ -117,48 +121,41 @@ class CorrectionWatch:
         return {
             name: label
             for name, label in new.items()
-            if label not in self._noticed or (self._digits[label[1]], label[1]) not in present
+            if label not in self._noticed or (self._latest[label[1]], label[1]) not in present
         }
 
     def _notice(self, new: dict[str, Label], now: float) -> None:
         answers = find_answers(self._settings.index, self._index.is_current, self._results, new, self._stop)
         labelled: dict[str, set[int]] = {}
-        for _, (digit, sha256) in self._read.values():
-            labelled.setdefault(sha256, set()).add(digit)
-        lines = {
-            name: {
-                "noticed_at": timestamp(now),
-                "file": printable(name),
-                "sha256": sha256,
-                "digit": digit,
-                "predicted": answers[name].digit if name in answers else None,
-                "model": answers[name].version if name in answers else None,
-            }
-            for name, (digit, sha256) in new.items()
-        }
-        append_line(self._journal, "\n".join(map(json.dumps, lines.values())))  # one sync for all
-        for name, line in lines.items():
-            digit, sha256 = new[name]
-            predicted = line["predicted"]
-            self._remember(line)
-            self._index.label((bytes.fromhex(sha256), digit, storable(name), now))
-            agrees = "unknown" if predicted is None else "yes" if predicted == digit else "no"
-            self._metrics.corrections.labels(agrees).inc()
-            if others := sorted(labelled[sha256] - {digit}):
+        for _, (label, sha256) in self._read.values():
+            labelled.setdefault(sha256, set()).add(label)
+        lines = []
+        for name, (label, sha256) in new.items():
+            line = {"noticed_at": timestamp(now), "file": printable(name), "sha256": sha256, "digit": _as_digit(label)}
+            lines.append(line | answers.get(name, NOT_FOUND).as_dict())
+        append_line(self._journal, "\n".join(map(json.dumps, lines)))  # one sync for all
+        for name, (label, sha256) in new.items():
+            answer = answers.get(name, NOT_FOUND)
+            agrees = _agrees(label, answer.digit, answer.review_reason)
+            self._remember((label, sha256), agrees)
+            self._index.label((bytes.fromhex(sha256), _as_digit(label), storable(name), now))
+            self._metrics.corrections.labels({None: "unknown", True: "yes", False: "no"}[agrees]).inc()
+            if others := sorted(labelled[sha256] - {label}):
                 log.warning(
                     "correction %s conflicts: the same image is labelled %s too; it will not be learnt from until one of "
                     "the two is removed",
                     printable(name),
-                    others,
+                    ", ".join(NAMES[other] for other in others),
                 )
-            log.info("correction %s: the answer was %s", printable(name), "not found" if predicted is None else predicted)
+            log.info("correction %s: the answer was %s", printable(name), answer)
 
-    def _remember(self, line: dict[str, Any]) -> None:
-        self._digits[line["sha256"]] = line["digit"]
-        self._noticed.add((line["digit"], line["sha256"]))
-        self._agreed.pop(line["sha256"], None)
-        if line["predicted"] is not None:
-            self._agreed[line["sha256"]] = line["predicted"] == line["digit"]
+    def _remember(self, label: Label, agrees: bool | None) -> None:
+        digit, sha256 = label
+        self._latest[sha256] = digit
+        self._noticed.add(label)
+        self._agreed.pop(sha256, None)
+        if agrees is not None:
+            self._agreed[sha256] = agrees
 
     def _show(self) -> None:
         latest = list(self._agreed.values())[-LIVE_WINDOW:]
@@ -174,10 +171,35 @@ class CorrectionWatch:
 
 
 class Answer(NamedTuple):
-    """What the daemon read, and with which version."""
+    """What the daemon read, with which version, and why a person should look; None where nobody answered."""
 
-    digit: int
-    version: str
+    digit: int | None
+    version: str | None
+    review_reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the journal."""
+        return {"predicted": self.digit, "model": self.version, "review_reason": self.review_reason}
+
+    def __str__(self) -> str:
+        if self.digit is None:
+            return "not found"
+        return f"{self.digit}, held back as {self.review_reason}" if self.review_reason else str(self.digit)
+
+
+NOT_FOUND = Answer(None, None)
+
+
+def _agrees(label: int, digit: int | None, review_reason: str | None) -> bool | None:
+    """Whether an answer said what a person says; None where nobody answered. Of what is no digit, that is to doubt that."""
+    if digit is None:
+        return None
+    return review_reason in NO_DIGITS_REASONS if label == NO_DIGIT else digit == label
+
+
+def _as_digit(label: int) -> int | None:
+    """As the journal and the index have it."""
+    return None if label == NO_DIGIT else label
 
 
 def find_answers(
@@ -218,7 +240,7 @@ def _ask_index(path: Path, labelled: dict[str, Label]) -> tuple[dict[str, Answer
             for name, (_, sha256) in labelled.items():
                 for row in of_content(index, bytes.fromhex(sha256)):
                     if row["digit"] is not None:
-                        found.setdefault(name, Answer(row["digit"], row["version"]))  # the newest comes first
+                        found.setdefault(name, Answer(row["digit"], row["version"], row["reason"]))  # the newest comes first
             return found, get_state(index)["since"] is None
     except (NoIndex, OSError, sqlite3.Error):
         return found, False
@@ -247,6 +269,6 @@ def _read_result(path: Path) -> tuple[str, Answer | None]:
     """The digest of what was answered, and the answer."""
     try:
         content = json.loads(path.read_bytes())
-        return content["sha256"], Answer(content["digit"], content["model"]["version"])
+        return content["sha256"], Answer(content["digit"], content["model"]["version"], content.get("review_reason"))
     except (OSError, ValueError, KeyError, TypeError):
         return "", None

@@ -1,4 +1,4 @@
-"""What people have corrected: images in corrections/<digit>/, each a label for what it shows.
+"""What people have corrected: images in corrections/<digit>/ and corrections/none/, each a label for what it shows.
 
 By its normalised pixels each correction belongs for ever to one part: about one in five to the gate, one in ten to
 validation, the rest to training. So no answer is ever tested on what it was taught, in whatever format the picture came.
@@ -23,11 +23,11 @@ from daemon.config import InboxSettings, Settings
 from daemon.files import printable, write_durably
 from daemon.folders import Folder
 from daemon.reading.chunks import decode_all
-from daemon.training.dataset import Split
+from daemon.training.dataset import NO_DIGIT, Split
 
-DIGITS = tuple(str(digit) for digit in range(10))
+NAMES = (*(str(digit) for digit in range(10)), "none")  # of the folders below corrections/, by label; "none" is NO_DIGIT's
 ALIKE = 8.0  # grey levels, root mean square
-Label = tuple[int, str]  # a digit, and the SHA-256 of the file that shows it
+Label = tuple[int, str]  # a digit or NO_DIGIT, and the SHA-256 of the file that shows it
 
 
 def _nobody(_text: str) -> None:
@@ -39,7 +39,8 @@ class Corrections:
     """All usable corrections, parted by their normalised pixels.
 
     Attributes:
-        train, validation, gate: the parts.
+        train, validation: two of the parts.
+        gate, gate_none: the third: what shows a digit, and what shows none.
         left_out: what is not used, and why, in words: what is no image or cannot be read, an image that is labelled as two
             digits, and one to learn from that looks like one of the gate's.
 
@@ -48,10 +49,11 @@ class Corrections:
     train: Split
     validation: Split
     gate: Split
+    gate_none: Split
     left_out: list[str]
 
     def __len__(self) -> int:
-        return len(self.train) + len(self.validation) + len(self.gate)
+        return sum(map(len, (self.train, self.validation, self.gate, self.gate_none)))
 
 
 def part_of(sha256: str) -> str:
@@ -94,8 +96,8 @@ def load_corrections(folder: Path, limits: InboxSettings) -> Corrections:
         if len(named) == 1:
             parts[part_of(sha256)].append((pixels, *next(iter(named.items()))))
         else:
-            digits, names = " and as ".join(map(str, sorted(named))), sorted(map(printable, named.values()))
-            left_out.append(f"one image is labelled as {digits}: {', '.join(names)}")
+            shown, names = " and as ".join(NAMES[label] for label in sorted(named)), sorted(map(printable, named.values()))
+            left_out.append(f"one image is labelled as {shown}: {', '.join(names)}")
     gate = _as_split(parts["gate"])
     for part in ("train", "validation"):
         alike = are_alike(_as_split(parts[part]).x, gate.x)
@@ -105,7 +107,9 @@ def load_corrections(folder: Path, limits: InboxSettings) -> Corrections:
             if is_alike
         ]
         parts[part] = [item for item, is_alike in zip(parts[part], alike, strict=True) if not is_alike]
-    return Corrections(_as_split(parts["train"]), _as_split(parts["validation"]), gate, left_out)
+    digits = gate.y != NO_DIGIT
+    held_back = Split(gate.x[digits], gate.y[digits]), Split(gate.x[~digits], gate.y[~digits])
+    return Corrections(_as_split(parts["train"]), _as_split(parts["validation"]), *held_back, left_out)
 
 
 def are_alike(images: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -124,15 +128,31 @@ def are_alike(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     return alike
 
 
+def make_folders(folder: Folder) -> None:
+    """Make a sub-folder for each label, for whoever may write to corrections/; where that cannot be done, people do it."""
+    with suppress(OSError):
+        others = Path(folder.path).stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        for name in NAMES:
+            if not folder.holds(name):
+                folder.make_parents(f"{name}/")
+                descriptor = folder.open_folder(name)
+                try:
+                    mode = os.fstat(descriptor).st_mode
+                    if mode | others != mode:
+                        os.fchmod(descriptor, stat.S_IMODE(mode) | others)
+                finally:
+                    os.close(descriptor)
+
+
 def list_corrections(folder: Folder, tell: Callable[[str], None] = _nobody) -> Iterator[tuple[str, os.stat_result]]:
-    """The files below corrections/0 to corrections/9: "7/a.png" and its status; hidden ones are left out.
+    """The files below corrections/<digit>/ and corrections/none/: "7/a.png" and its status; hidden ones are left out.
 
     Args:
         folder: corrections/.
         tell: told of what cannot be looked into, and of links, which are not followed.
 
     """
-    pending = deque(DIGITS)
+    pending = deque(NAMES)
     while pending:
         below = pending.popleft()
         found: list[tuple[str, os.stat_result]] = []
@@ -166,7 +186,7 @@ def read_label(folder: Folder, name: str, max_bytes: int) -> Label:
         content = file.read(max_bytes + 1) if os.fstat(file.fileno()).st_size <= max_bytes else None
     if content is None or len(content) > max_bytes:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-    return int(name[0]), hashlib.sha256(content).hexdigest()
+    return NAMES.index(name.partition("/")[0]), hashlib.sha256(content).hexdigest()
 
 
 def read_labels(path: Path, max_bytes: int, tell: Callable[[str], None] = _nobody) -> dict[str, Label]:
@@ -185,7 +205,7 @@ def read_labels(path: Path, max_bytes: int, tell: Callable[[str], None] = _nobod
 
 def write_learnt(settings: Settings, labels: Iterable[Label]) -> None:
     """Remember what the last training that ended looked at: logs/learnt.txt, a line "7 <sha256>" for each label."""
-    text = "".join(f"{digit} {sha256}\n" for digit, sha256 in sorted(set(labels)))
+    text = "".join(f"{NAMES[label]} {sha256}\n" for label, sha256 in sorted(set(labels)))
     write_durably(settings.folder("logs") / "learnt.txt", text.encode())
 
 
@@ -196,7 +216,7 @@ def read_learnt(settings: Settings) -> frozenset[Label]:
     except FileNotFoundError:
         return frozenset()
     parts = (line.partition(" ") for line in lines)
-    return frozenset((int(digit), sha256) for digit, _, sha256 in parts if digit in DIGITS)
+    return frozenset((NAMES.index(name), sha256) for name, _, sha256 in parts if name in NAMES)
 
 
 def _as_split(items: list[tuple[np.ndarray, int, str]]) -> Split:

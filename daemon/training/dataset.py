@@ -15,12 +15,13 @@ from daemon.reading.decode import load_image
 
 KERAS_MNIST = "keras:mnist"
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+NO_DIGIT = 10  # the label of what is no digit
 TEST_ONE_IN = 6  # of a folder data set; MNIST's own proportion is 1 in 7
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their digits: x (n, 28, 28) uint8 with ink 255 on paper 0, y (n,) uint8 from 0 to 9."""
+    """Images and their digits: x (n, 28, 28) uint8 with ink 255 on paper 0, y (n,) uint8 from 0 to 9, or NO_DIGIT."""
 
     x: np.ndarray
     y: np.ndarray

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from daemon.answering.review import review_reason
+from daemon.config import InferenceSettings
 from daemon.models import CLASSES
 from daemon.models.backend import keras
 from daemon.models.calibration import Calibration
@@ -71,6 +73,20 @@ def compare(probabilities: np.ndarray, digits: np.ndarray) -> Evaluation:
     truth = digits.astype(np.int64)
     losses = keras.losses.sparse_categorical_crossentropy(truth, probabilities)
     return Evaluation(truth, probabilities.argmax(axis=1), float(np.mean(losses)))
+
+
+def held_back(path: Path, calibration: Calibration, images: np.ndarray, limits: InferenceSettings) -> np.ndarray:
+    """Of which of (n, 28, 28) images a person should look at the answer that a saved model gives, live: (n,) bool.
+
+    By the model alone: what speaks against a page speaks against it whatever the model says.
+    """
+    if not len(images):
+        return np.empty(0, bool)
+    answers = LiveModel(path, ModelIdentity("", ""), calibration).predict(images)
+    doubts = zip(answers.probabilities.max(axis=1), answers.energies, strict=True)
+    return np.array(
+        [review_reason(float(confidence), float(energy), None, limits) is not None for confidence, energy in doubts]
+    )
 
 
 def saved_logits(path: Path, data: Split) -> np.ndarray:

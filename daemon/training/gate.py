@@ -32,7 +32,7 @@ class PairedAnswers:
     """What two models said to the same n images.
 
     Attributes:
-        truth, champion, candidate: (n,) digits.
+        truth, champion, candidate: (n,) digits; of what shows none, whether it is held back for review.
 
     """
 
@@ -60,12 +60,15 @@ def recall_by_digit(truth: np.ndarray, answers: np.ndarray) -> list[float]:
     return [float(r / c) if c else 1.0 for r, c in zip(right, count, strict=True)]
 
 
-def decide(holdout: PairedAnswers, corrections: PairedAnswers, best_accuracy: float, settings: GateSettings) -> Verdict:
+def decide(
+    holdout: PairedAnswers, corrections: PairedAnswers, none: PairedAnswers, best_accuracy: float, settings: GateSettings
+) -> Verdict:
     """Compare a candidate with the champion.
 
     Args:
         holdout: answers on the frozen hold-out.
-        corrections: answers on the corrections that are kept for the gate.
+        corrections: answers on the corrections that are kept for the gate, and show a digit.
+        none: on those that show none: whether they are held back for review.
         best_accuracy: on the hold-out, of any version that was ever live: many small losses must not add up.
         settings: margin, significance, floors.
 
@@ -103,12 +106,13 @@ def decide(holdout: PairedAnswers, corrections: PairedAnswers, best_accuracy: fl
             INSUFFICIENT,
             f"{story} It may be worse by more than the margin of {settings.margin:.2%} (p = {p_inferior:.3f}).",
         )
-    return _decide_on_corrections(story, corrections, won, lost, settings)
+    return _decide_on_corrections(story, corrections, none, won, lost, settings)
 
 
-def _decide_on_corrections(story: str, corrections: PairedAnswers, won: int, lost: int, settings: GateSettings) -> Verdict:
-    count = len(corrections.truth)
-    (champion, candidate), (unlearnt, learnt) = corrections.accuracies, corrections.discordant
+def _decide_on_corrections(
+    story: str, corrections: PairedAnswers, none: PairedAnswers, won: int, lost: int, settings: GateSettings
+) -> Verdict:
+    count = len(corrections.truth) + len(none.truth)
     if count < settings.min_corrections:
         if won > lost and mcnemar_p(won, lost) < settings.significance:
             return Verdict(PROMOTED, f"{story} It is better there, and there are too few corrections ({count}) to ask.")
@@ -117,16 +121,24 @@ def _decide_on_corrections(story: str, corrections: PairedAnswers, won: int, los
             f"{story} Only {count} corrections are kept for the gate, {settings.min_corrections} are needed to tell "
             "whether it is better.",
         )
-    story += (
-        f" Held-back corrections: {champion:.1%} to {candidate:.1%} right of {count} "
-        f"({learnt} newly right, {unlearnt} newly wrong)."
-    )
-    if unlearnt > learnt:
-        p_worse = mcnemar_p(unlearnt, learnt)
-        if p_worse < settings.significance:
-            return Verdict(REFUSED, f"{story} It is worse on them (p = {p_worse:.3f}).")
-        return Verdict(INSUFFICIENT, f"{story} It may be worse on them (p = {p_worse:.3f}).")
-    return Verdict(PROMOTED, f"{story} It is not worse on either.")
+    told = [
+        (corrections, "Held-back corrections", "right", "newly right", "newly wrong"),
+        (none, "Held-back images of no digit", "held back for review", "newly held back", "newly accepted"),
+    ]
+    for answers, which, what, newly, no_longer in told:
+        if len(answers.truth):
+            (champion, candidate), (unlearnt, learnt) = answers.accuracies, answers.discordant
+            story += (
+                f" {which}: {champion:.1%} to {candidate:.1%} {what} of {len(answers.truth)} "
+                f"({learnt} {newly}, {unlearnt} {no_longer})."
+            )
+    losses = [answers.discordant for answers in (corrections, none)]
+    p_worse = min((mcnemar_p(unlearnt, learnt) for unlearnt, learnt in losses if unlearnt > learnt), default=None)
+    if p_worse is None:
+        return Verdict(PROMOTED, f"{story} It is not worse on either.")
+    if p_worse < settings.significance:
+        return Verdict(REFUSED, f"{story} It is worse on them (p = {p_worse:.3f}).")
+    return Verdict(INSUFFICIENT, f"{story} It may be worse on them (p = {p_worse:.3f}).")
 
 
 def non_inferiority_p(won: int, lost: int, n: int, margin: float) -> float:

@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from daemon.reading.mnist import BOX, SIDE, centre
-from daemon.training.dataset import Split
+from daemon.training.dataset import NO_DIGIT, Split
 from daemon.training.paper import deliver, lay, read, some_side
 from daemon.training.strokes import DIGITS, LETTERS, draw
 
-NO_DIGIT = 10  # the label of what is no digit
 SCALE = 4  # shapes are drawn this much larger, then reduced
 
 

@@ -24,15 +24,15 @@ from daemon.config import ConfigError, Settings, TrainingSettings, load_settings
 from daemon.files import file_sha256, write_durably
 from daemon.models import making
 from daemon.models.backend import keras, tf
-from daemon.models.calibration import calibrate
+from daemon.models.calibration import Calibration, calibrate
 from daemon.models.manifest import Manifest
 from daemon.models.network import ModelError, read_model
 from daemon.models.registry import Registry, RegistryError
 from daemon.processes import die_with_parent, yield_to_others
 from daemon.telemetry.drift import describe_reference
 from daemon.training.corrections import Corrections
-from daemon.training.dataset import Split
-from daemon.training.evaluation import Evaluation, evaluate, saved_logits
+from daemon.training.dataset import NO_DIGIT, Split
+from daemon.training.evaluation import Evaluation, evaluate, held_back, saved_logits
 from daemon.training.fit import TrainingData, choose_course, compile_model, fit, load_data, logs_of
 from daemon.training.history import draw_history
 from daemon.training.job import STOPPED, WRONG_SETTINGS, Job
@@ -88,7 +88,11 @@ def train(job: Job, settings: Settings) -> Path:
         "steps_per_epoch": course.steps,
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_report(logs_of(job, settings), job, manifest, data.corrections, scores, scores_before)
+    none = data.corrections.gate_none.x
+    doubts = held_back(path, Calibration(**manifest["calibration"]), none, settings.inference)
+    doubts_before = held_back(champion.path, champion.calibration, none, settings.inference) if champion else doubts
+    manifest["corrections"]["none"]["held_back"] = round(float(doubts.mean()), 6) if len(doubts) else None
+    write_report(logs_of(job, settings), job, manifest, data.corrections, scores, scores_before, (doubts_before, doubts))
     return making.finish(registry, Manifest.parse(json.dumps(manifest).encode()))
 
 
@@ -140,6 +144,11 @@ def describe(
             "validation": len(corrections.validation),
             "gate": len(corrections.gate),
             "accuracy": round(scores["corrections"].accuracy, 6) if len(corrections.gate) else None,
+            "none": {
+                "training": int((corrections.train.y == NO_DIGIT).sum()),
+                "validation": int((corrections.validation.y == NO_DIGIT).sum()),
+                "gate": len(corrections.gate_none),
+            },
         },
     }
 
@@ -161,10 +170,12 @@ def write_report(
     corrections: Corrections,
     scores: dict[str, Evaluation],
     before: dict[str, Evaluation],
+    doubts: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """Write what the gate decides on: answers.npz, image by image, where there is a champion; and report.json."""
     if before:
-        answers: dict[str, Any] = {}
+        answers: dict[str, Any] = {"none_truth": np.ones(len(doubts[0]), bool)}
+        answers |= {"none_champion": doubts[0], "none_candidate": doubts[1]}
         for name, score in scores.items():
             answers |= {
                 f"{name}_truth": score.truth,

@@ -10,6 +10,7 @@ import pytest
 from daemon.commands.correct import correct, print_correct
 from daemon.config import Settings
 from daemon.training.corrections import read_labels
+from daemon.training.dataset import NO_DIGIT
 from tests.conftest import Digits, leased
 from tests.training.test_correction_watch import answer
 from tests.training.test_corrections import put
@@ -23,7 +24,7 @@ def test_correct_copies_the_original_of_the_answer(root: Path, settings: Setting
     (root / "processed" / "a.png").write_bytes(digits.png(0))  # older bytes of the same name
     tag = hashlib.sha256(digits.png(1)).hexdigest()[:8]
     (root / "processed" / f"a~{tag}.png").write_bytes(digits.png(1))
-    target = correct(settings, name, 2)
+    target = correct(settings, name, "2")
     assert target == settings.folder("corrections") / "2" / f"a~{tag}.png"
     assert target.read_bytes() == digits.png(1)
 
@@ -31,7 +32,7 @@ def test_correct_copies_the_original_of_the_answer(root: Path, settings: Setting
 def test_correct_says_what_it_expected(settings: Settings) -> None:
     """An unknown name is refused with what was received."""
     with pytest.raises(FileNotFoundError, match=r"Received: 'nothing\.png'"):
-        correct(settings, "nothing.png", 2)
+        correct(settings, "nothing.png", "2")
 
 
 def test_a_label_moves(settings: Settings, digits: Digits) -> None:
@@ -40,12 +41,11 @@ def test_a_label_moves(settings: Settings, digits: Digits) -> None:
     put(settings.folder("processed").parent, "processed", "a.png", digits.png(1))
     put(settings.folder("corrections"), 3, "by-hand/b.png", digits.png(1))
     other = put(settings.folder("corrections"), 3, "other.png", digits.png(2))
-    for digit in (7, 2, 2):
-        target = correct(settings, "a.png", digit)
-        labels = {
-            name: digit for name, (digit, _) in read_labels(settings.folder("corrections"), settings.inbox.max_bytes).items()
-        }
-        assert labels == {f"{digit}/a.png": digit, "3/other.png": 3}
+    for label in ("7", "none", "2", "2"):
+        target = correct(settings, "a.png", label)
+        labels = read_labels(settings.folder("corrections"), settings.inbox.max_bytes)
+        assert set(labels) == {f"{label}/a.png", "3/other.png"}
+        assert labels[f"{label}/a.png"][0] == (NO_DIGIT if label == "none" else int(label))
         assert target.read_bytes() == digits.png(1)
     assert other.read_bytes() == digits.png(2)
     assert [path.name for path in target.parent.iterdir()] == ["a.png"]
@@ -56,7 +56,7 @@ def test_another_image_of_the_same_name_keeps_its_label(settings: Settings, digi
     for number in (1, 2):
         answer(settings.folder("results"), "a.png", digits.png(number), 7)
         put(settings.folder("processed").parent, "processed", "a.png", digits.png(number))
-        assert correct(settings, "a.png", 4).read_bytes() == digits.png(number)
+        assert correct(settings, "a.png", "4").read_bytes() == digits.png(number)
     assert len(read_labels(settings.folder("corrections"), settings.inbox.max_bytes)) == 2
 
 
@@ -65,8 +65,9 @@ def test_a_label_does_not_follow_links(settings: Settings, digits: Digits, tmp_p
     answer(settings.folder("results"), "a.png", digits.png(1), 7)
     put(settings.folder("processed").parent, "processed", "a.png", digits.png(1))
     (tmp_path / "elsewhere").mkdir()
+    (settings.folder("corrections") / "7").rmdir()
     (settings.folder("corrections") / "7").symlink_to(tmp_path / "elsewhere")
-    assert print_correct(settings, "a.png", 7) == 1
+    assert print_correct(settings, "a.png", "7") == 1
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -75,4 +76,4 @@ def test_what_cannot_be_read_holds_no_label_up(settings: Settings, digits: Digit
     answer(settings.folder("results"), "a.png", digits.png(1), 7)
     put(settings.folder("processed").parent, "processed", "a.png", digits.png(1))
     with leased(put(settings.folder("corrections"), 3, "b.png", digits.png(1))):
-        assert print_correct(settings, "a.png", 7) == 0
+        assert print_correct(settings, "a.png", "7") == 0

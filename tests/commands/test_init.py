@@ -15,6 +15,7 @@ def test_init_lays_out_a_root(tmp_path: Path) -> None:
     done = digitd("init", new)
     assert (0, "") == (done.returncode, done.stderr)
     assert set(FOLDERS) <= {path.name for path in new.iterdir() if path.is_dir()}
+    assert [*map(str, range(10)), "none"] == sorted(path.name for path in (new / "corrections").iterdir())
     datasets = {"datasets/mnist.npz", "datasets/scans.npz", "datasets/NOTICE"}
     shipped = {"config.toml", "models/v0001.h5", "models/v0001.json"} | datasets
     assert shipped == files_below(new)

@@ -64,6 +64,7 @@ class Child:
                 holdout_truth=truth,
                 holdout_champion=np.where(np.arange(IMAGES) < self.champion_right, truth, wrong),
                 holdout_candidate=np.where(np.arange(IMAGES) < self.right, truth, wrong),
+                **{f"none_{whose}": few[:0] for whose in ("truth", "champion", "candidate")},
                 corrections_truth=few,
                 corrections_champion=few + 1,
                 corrections_candidate=few,

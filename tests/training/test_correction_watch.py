@@ -26,11 +26,12 @@ from tests.training.test_corrections import put
 NOW = 1_700_000_000.0  # any time
 
 
-def answer(results: Path, name: str, content: bytes, digit: int) -> None:
+def answer(results: Path, name: str, content: bytes, digit: int, review_reason: str | None = None) -> None:
     """Write the result that the daemon would have written."""
     path = results / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     held = {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "digit": digit, "model": {"version": "v0001"}}
+    held["review_reason"] = review_reason
     path.write_text(json.dumps(held))
 
 
@@ -65,6 +66,28 @@ def test_a_correction_is_compared_with_the_answer_that_its_bytes_were_given(sett
     assert passes(again, 2) == [0, 0]
     assert again.labels == watch.labels
     assert len(watch.labels) == 3
+
+
+def test_who_says_that_it_is_no_digit_agrees_with_an_answer_that_doubted_it(settings: Settings, digits: Digits) -> None:
+    """Held back as no digit or as several is right, all else wrong; also after a restart, and in the index."""
+    for number, reason in enumerate(("not_a_digit", "several_digits", "low_confidence", None)):
+        put(settings.folder("corrections"), "none", f"{number}.png", digits.png(number))
+        answer(settings.folder("results"), f"{number}.png", digits.png(number), 7, reason)
+    put(settings.folder("corrections"), "none", "unanswered.png", digits.png(9))
+    metrics = Metrics()
+    index = Index(settings.index, metrics)
+    watch = CorrectionWatch(settings, metrics, index)
+    assert passes(watch, 2) == [0, 5]
+    counted = [metrics.registry.get_sample_value("digitd_corrections_total", {"agrees": agrees}) for agrees in ("yes", "no")]
+    assert counted == [2, 2]
+    index.close()
+    with closing(open_to_read(settings.index)) as connection:
+        assert {None} == {digit for (digit,) in connection.execute("SELECT digit FROM labels")}
+    metrics = Metrics()
+    again = CorrectionWatch(settings, metrics, Index(settings.index, metrics))
+    assert metrics.registry.get_sample_value("digitd_live_accuracy_ratio") == 0.5
+    assert metrics.registry.get_sample_value("digitd_live_accuracy_images") == 4
+    assert passes(again, 2) == [0, 0]
 
 
 def test_a_journal_that_somebody_wrote_into_keeps_no_daemon_from_starting(settings: Settings) -> None:

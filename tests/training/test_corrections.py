@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from daemon.config import InboxSettings
-from daemon.training.corrections import are_alike, load_corrections, part_of, read_labels
+from daemon.folders import Folder
+from daemon.training.corrections import are_alike, load_corrections, make_folders, part_of, read_labels
+from daemon.training.dataset import NO_DIGIT
 from tests.conftest import Digits, as_ordinary_user, encode
 
 
@@ -49,6 +51,32 @@ def test_a_conflict_is_named_and_left_out(tmp_path: Path, digits: Digits) -> Non
     loaded = load_corrections(tmp_path, InboxSettings())
     assert len(loaded) == 0
     assert loaded.left_out == ["one image is labelled as 3 and as 8: 3/a.png, 8/b.png"]
+
+
+def test_what_is_no_digit_has_a_place_of_its_own(tmp_path: Path, digits: Digits) -> None:
+    """Parted as the digits are; what is held back is kept apart from them, and what is no usable image is named."""
+    for number in range(60):
+        put(tmp_path, "none", f"batch/{number}.png", digits.png(number))
+    put(tmp_path, 3, "a.png", digits.png(0))
+    put(tmp_path, "none", "blank.png", encode(np.full((28, 28), 255, np.uint8)))
+    loaded = load_corrections(tmp_path, InboxSettings())
+    assert {NO_DIGIT} == set(np.concatenate([loaded.train.y, loaded.validation.y, loaded.gate_none.y]).tolist())
+    assert (len(loaded), len(loaded.gate), 3 < len(loaded.gate_none) < 25) == (59, 0, True)
+    assert [reason.split(":")[0] for reason in sorted(loaded.left_out)] == [
+        "none/blank.png",
+        "one image is labelled as 3 and as none",
+    ]
+
+
+def test_the_folders_of_all_labels_are_made(tmp_path: Path) -> None:
+    """Whoever may write to corrections/ may write to them."""
+    (tmp_path / "corrections").mkdir()
+    (tmp_path / "corrections").chmod(0o775)
+    for _ in range(2):
+        with Folder(tmp_path / "corrections") as folder:
+            make_folders(folder)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "corrections").iterdir()}
+    assert modes == dict.fromkeys([*map(str, range(10)), "none"], 0o775)
 
 
 def test_what_is_no_image_is_reported_and_left_out(tmp_path: Path, digits: Digits) -> None:

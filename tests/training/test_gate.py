@@ -9,6 +9,7 @@ from daemon.config import GateSettings
 from daemon.training.gate import INSUFFICIENT, PROMOTED, REFUSED, PairedAnswers, decide, mcnemar_p, non_inferiority_p
 
 SETTINGS = GateSettings()
+NONE = PairedAnswers(*(np.empty(0, bool) for _ in range(3)))  # nothing that shows no digit
 
 
 def answers(n: int, champion_wrong: int, candidate_wrong: int, digit: int | None = None) -> PairedAnswers:
@@ -24,7 +25,7 @@ def answers(n: int, champion_wrong: int, candidate_wrong: int, digit: int | None
 
 def test_a_candidate_that_learnt_and_forgot_nothing_is_promoted() -> None:
     """As good on the hold-out, better on the corrections: promoted, and the reason has the figures."""
-    verdict = decide(answers(10_000, 40, 42), answers(20, 8, 1), 0.996, SETTINGS)
+    verdict = decide(answers(10_000, 40, 42), answers(20, 8, 1), NONE, 0.996, SETTINGS)
     assert verdict.verdict == PROMOTED
     assert "99.60% to 99.58%" in verdict.reason
     assert "8 newly right, 1 newly wrong" in verdict.reason
@@ -32,39 +33,55 @@ def test_a_candidate_that_learnt_and_forgot_nothing_is_promoted() -> None:
 
 def test_a_loss_beyond_the_margin_is_refused() -> None:
     """0.3 points lost on the hold-out are more than the margin of 0.25, however much was learnt."""
-    verdict = decide(answers(10_000, 40, 70), answers(20, 10, 0), 0.996, SETTINGS)
+    verdict = decide(answers(10_000, 40, 70), answers(20, 10, 0), NONE, 0.996, SETTINGS)
     assert verdict.verdict == REFUSED
 
 
 def test_a_loss_that_may_be_beyond_the_margin_is_no_evidence() -> None:
     """A hold-out too small to exclude a loss beyond the margin keeps the champion."""
-    verdict = decide(answers(1_000, 3, 3), answers(20, 10, 0), 0.997, SETTINGS)
+    verdict = decide(answers(1_000, 3, 3), answers(20, 10, 0), NONE, 0.997, SETTINGS)
     assert verdict.verdict == INSUFFICIENT
 
 
 def test_small_losses_do_not_add_up() -> None:
     """A candidate just below the champion is refused where the champion is already below the best that ever was live."""
-    assert decide(answers(10_000, 60, 65), answers(20, 8, 1), 0.9940, SETTINGS).verdict == PROMOTED
-    assert decide(answers(10_000, 60, 65), answers(20, 8, 1), 0.9965, SETTINGS).verdict == REFUSED
+    assert decide(answers(10_000, 60, 65), answers(20, 8, 1), NONE, 0.9940, SETTINGS).verdict == PROMOTED
+    assert decide(answers(10_000, 60, 65), answers(20, 8, 1), NONE, 0.9965, SETTINGS).verdict == REFUSED
 
 
 def test_a_digit_that_is_no_longer_read_is_refused() -> None:
     """Recall below the floor for one digit is refused, even within the margin of the whole."""
-    verdict = decide(answers(10_000, 5, 29, digit=4), answers(20, 8, 1), 0.997, GateSettings(recall_floor=0.98))
+    verdict = decide(answers(10_000, 5, 29, digit=4), answers(20, 8, 1), NONE, 0.997, GateSettings(recall_floor=0.98))
     assert verdict.verdict == REFUSED
     assert "4s" in verdict.reason
 
 
 def test_worse_on_the_corrections_is_refused() -> None:
     """What people corrected must not be read worse than before."""
-    assert decide(answers(10_000, 40, 40), answers(40, 1, 9), 0.996, SETTINGS).verdict == REFUSED
-    assert decide(answers(10_000, 40, 40), answers(40, 1, 2), 0.996, SETTINGS).verdict == INSUFFICIENT
+    assert decide(answers(10_000, 40, 40), answers(40, 1, 9), NONE, 0.996, SETTINGS).verdict == REFUSED
+    assert decide(answers(10_000, 40, 40), answers(40, 1, 2), NONE, 0.996, SETTINGS).verdict == INSUFFICIENT
 
 
 def test_too_few_corrections_are_no_evidence_unless_the_holdout_speaks() -> None:
     """With 4 corrections only a real gain on the hold-out promotes."""
-    assert decide(answers(10_000, 40, 40), answers(4, 3, 0), 0.996, SETTINGS).verdict == INSUFFICIENT
-    assert decide(answers(10_000, 60, 30), answers(4, 3, 0), 0.994, SETTINGS).verdict == PROMOTED
+    assert decide(answers(10_000, 40, 40), answers(4, 3, 0), NONE, 0.996, SETTINGS).verdict == INSUFFICIENT
+    assert decide(answers(10_000, 60, 30), answers(4, 3, 0), NONE, 0.994, SETTINGS).verdict == PROMOTED
+
+
+def doubts(champion: int, candidate: int, n: int = 20) -> PairedAnswers:
+    """Of n images of no digit, the first ones are held back by the champion, and by the candidate."""
+    return PairedAnswers(np.ones(n, bool), np.arange(n) < champion, np.arange(n) < candidate)
+
+
+def test_what_shows_no_digit_has_its_say() -> None:
+    """Held-back images of no digit are evidence alone; a candidate that accepts more of them is not promoted."""
+    holdout, few = answers(10_000, 40, 40), answers(4, 3, 0)
+    verdict = decide(holdout, few, doubts(8, 20), 0.996, SETTINGS)
+    assert verdict.verdict == PROMOTED
+    assert "no digit: 40.0% to 100.0% held back for review of 20 (12 newly held back, 0 newly accepted)" in verdict.reason
+    assert decide(holdout, answers(20, 8, 1), doubts(20, 10), 0.996, SETTINGS).verdict == REFUSED
+    assert decide(holdout, answers(20, 8, 1), doubts(20, 19), 0.996, SETTINGS).verdict == INSUFFICIENT
+    assert decide(holdout, answers(0, 0, 0), doubts(2, 4, n=4), 0.996, SETTINGS).verdict == INSUFFICIENT
 
 
 def test_a_candidate_one_point_worse_is_promoted_at_most_once_in_a_hundred() -> None:

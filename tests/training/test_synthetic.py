@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from daemon.reading.mnist import SIDE
+from daemon.training.dataset import NO_DIGIT
 from daemon.training.strokes import DIGITS, LETTERS, draw
-from daemon.training.synthetic import NO_DIGIT, draw_digits, draw_no_digits
+from daemon.training.synthetic import draw_digits, draw_no_digits
 
 
 def test_each_digit_is_drawn_as_often() -> None:

@@ -15,8 +15,10 @@ from daemon.files import file_sha256
 from daemon.models.network import read_model
 from daemon.models.registry import Registry
 from daemon.training.job import STOPPED, Job
+from daemon.training.synthetic import draw_no_digits
 from daemon.training.trainer import main
-from tests.conftest import DENSE_LAYERS, REPOSITORY, Digits, make_root, wait_until
+from tests.conftest import DENSE_LAYERS, REPOSITORY, Digits, encode, make_root, wait_until
+from tests.training.test_corrections import put
 
 TRAINING = """
 [training]
@@ -51,6 +53,8 @@ def start(root: Path, **overrides: object) -> subprocess.Popen[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
     """A root after two epochs."""
     root = make_small(tmp_path_factory.mktemp("trained"), digits)
+    for number, pixels in enumerate(draw_no_digits(40, seed=5).x):
+        put(root / "corrections", "none", f"{number}.png", encode(pixels))
     with start(root) as process:
         output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
@@ -75,6 +79,13 @@ def test_the_manifest_tells_how_it_was_trained(trained: Path) -> None:
     assert (360, 40, 2) == tuple(manifest["training"][key] for key in ("images", "validation_images", "epochs_run"))
     assert 100 == manifest["holdout"]["images"]
     assert 0.2 < manifest["holdout"]["accuracy"] <= 1  # two epochs on 360 images: better than chance
+    none = manifest["corrections"]["none"]
+    assert (none["training"] + none["validation"] + none["gate"], none["gate"] > 0, manifest["corrections"]["gate"]) == (
+        40,
+        True,
+        0,
+    )
+    assert 0 <= none["held_back"] <= 1
     report = json.loads((trained / "logs" / "training" / "v0002" / "report.json").read_bytes())
     assert manifest == {key: report[key] for key in manifest} | {"corrections": manifest["corrections"]}
 
