@@ -209,6 +209,7 @@ class Settings(Table):
 FOLDERS = ("inbox", "work", "results", "processed", "rejected", "corrections", "models", "logs")
 ONE_FILE_SYSTEM = ("inbox", "work", "processed", "rejected")  # files move between them by rename
 LOCK, PRESENCE = ".lock", ".daemon.json"  # in work/: one daemon per root, and which one it is
+STREAM = ".stream"  # in work/: the folder for what the tasks of a stream claimed
 TEMPORARY = ".tmp"  # in results/ and rejected/: the folder for files that are not whole yet
 
 

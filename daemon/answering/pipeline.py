@@ -27,7 +27,7 @@ from daemon.changes import tell_in_force
 from daemon.config import Settings
 from daemon.drops import Drop, Predictions, Rejection, with_ending
 from daemon.files import RETRY_SECONDS, printable
-from daemon.intake.inbox import Inbox
+from daemon.intake.claiming import Intake
 from daemon.models.live import LiveModel
 from daemon.reading.chunks import Decoded, Decoders, decode_harmless
 from daemon.reading.workers import WorkersLost
@@ -51,18 +51,19 @@ class Pipeline:
     Work comes to the first as steps in a queue.
 
     Args:
-        inbox: where drops come from; its `wake` must put something into `steps`.
+        inbox: where drops come from; what wakes it must put something into `steps`.
         decoders: the light processes.
         model: gives the model that is live now; asked once for each batch, which keeps it to its end.
         retirement: what is published is handed to it.
         settings: those of the inbox and of inference are kept; `apply` replaces them.
         steps: what the first thread is to do next.
+        few: up to so many drops walk the whole line in the first thread; with CHUNK, all do, and the second is not needed.
 
     """
 
     def __init__(
         self,
-        inbox: Inbox,
+        inbox: Intake,
         decoders: Decoders,
         model: Callable[[], LiveModel],
         retirement: Retirement,
@@ -71,10 +72,11 @@ class Pipeline:
         metrics: Metrics,
         settings: Settings,
         steps: queue.SimpleQueue[Step],
+        few: int = FEW,
     ) -> None:
         self._inbox, self._decoders, self._model, self._retirement = inbox, decoders, model, retirement
         self._folders, self._readiness, self._metrics = folders, readiness, metrics
-        self._settings = settings
+        self._settings, self._few = settings, few
         self._walks = Walks(steps)
         self._in_flight = 0  # images that are claimed and not published
         self._unreadable: set[str] = set()  # names in work/ that the machine could not read
@@ -131,7 +133,7 @@ class Pipeline:
             return
         self._readiness.report("inbox", None)
         self._in_flight += len(drops)
-        if len(drops) > FEW:
+        if len(drops) > self._few:
             self._walks.begin(self._walk(drops, few=False))
         elif drops:
             decoded = decode_harmless(self._folders.work, drops, self._settings.inbox.max_pixels)
@@ -185,7 +187,7 @@ class Pipeline:
         task = partial(self._predict, decoded, claimed)
         batch, pixels = task() if few else await Elsewhere(lambda then: self._to_predict.put((task, then)))
         elsewhere = await self._publish(batch, few)
-        self._retire(batch, few, elsewhere)
+        self._retire(batch, elsewhere)
         self._metrics.drift.add(pixels, batch.probabilities)
 
     def _predict(self, decoded: Decoded, claimed: float) -> tuple[Predictions, np.ndarray]:
@@ -231,7 +233,7 @@ class Pipeline:
         self._metrics.stage_seconds.labels("publish").observe(time.monotonic() - started)
         return elsewhere
 
-    def _retire(self, batch: Predictions, few: bool, elsewhere: dict[int, str]) -> None:
+    def _retire(self, batch: Predictions, elsewhere: dict[int, str]) -> None:
         """Hand the originals over to be retired, then count."""
         now = time.time()
         self._end(batch.drops)
@@ -244,7 +246,7 @@ class Pipeline:
         )
         count_answers(self._metrics, batch, now)
         digits = batch.probabilities.argmax(axis=1)
-        if few:
+        if len(batch.drops) <= FEW:
             for drop, digit, row in zip(batch.drops, digits.tolist(), batch.probabilities.tolist(), strict=True):
                 log.info("%s is a %d (%.2f %%)", printable(drop.name), digit, 100 * row[digit])
         else:

@@ -13,7 +13,7 @@ from daemon.files import RETRY_SECONDS, is_own_fault, printable, sync_file_syste
 from daemon.folders import Folder
 from daemon.index.schema import Record, storable
 from daemon.index.writer import Index
-from daemon.intake.inbox import Inbox
+from daemon.intake.claiming import Intake
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.readiness import Readiness
 
@@ -68,7 +68,7 @@ class Retirement:
     def __init__(
         self,
         folders: Folders,
-        inbox: Inbox,
+        inbox: Intake,
         readiness: Readiness,
         metrics: Metrics,
         sync_seconds: float,

@@ -13,28 +13,33 @@ from __future__ import annotations
 import errno
 import fnmatch
 import logging
-import os
 import re
 import signal
-import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-from daemon.config import LOCK, PRESENCE, TEMPORARY, InboxSettings
+from daemon.config import InboxSettings
 from daemon.drops import Drop
 from daemon.files import RETRY_SECONDS, is_own_fault, printable
-from daemon.folders import DEEPEST_FOLDER, Folder, rename, rename_to_free_name
-from daemon.intake.admission import when_dropped
+from daemon.folders import DEEPEST_FOLDER, Folder, rename
+from daemon.intake.claiming import (
+    EVERYWHERE,
+    BeingWritten,
+    FolderClaimed,
+    claim,
+    left_claims,
+    paths_below,
+    put_back,
+    remove_empty,
+    take_over,
+)
 from daemon.intake.watch import Watch
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-OURS = {LOCK, PRESENCE, TEMPORARY}  # names that the daemon itself uses in work/ and results/
-EVERYWHERE = "/"  # the whole inbox, as `look` takes it
 ASKING_SECONDS = 60.0  # a folder may keep the daemon out for so long before that is said
 MOST_SWEEPING = 0.05  # of the time goes into complete sweeps at most, however many folders have gathered
 
@@ -72,7 +77,8 @@ class Inbox:
         self._ask_due, self._may_be_let_in = 0.0, False
         self._strays: set[str] = set()  # folders that were claimed for files, and could not be given back yet
         self._untidy = True  # there may be empty folders in work/
-        self._leftovers = deque(self._sweep_work())
+        take_over(self._work, self._inbox)
+        self._leftovers = deque(left_claims(self._work))
         self._in_flight = {drop.name for drop in self._leftovers}  # names that are in work/
         self._held_up: set[str] = set()  # names that are dropped anew while they are in work/
         self._unanswered = {drop.name: drop.received for drop in self._leftovers}
@@ -136,15 +142,10 @@ class Inbox:
         """Give a file that is perhaps still being written back to the inbox, to be tried again a little later.
 
         Returns:
-            False where it could not be done: the name was dropped anew, its folder closed, or the file system cannot tell.
+            Whether it could be done.
 
         """
-        try:
-            if not rename_to_free_name(self._work, drop.name, self._inbox, drop.name):
-                return False
-        except OSError as error:
-            if not is_own_fault(error, Path(self._work.path), Path(self._inbox.path)):
-                raise
+        if not put_back(self._work, self._inbox, drop.name):
             return False
         self._not_before[drop.name] = time.monotonic() + RETRY_SECONDS
         self.release(drop.name)
@@ -210,67 +211,40 @@ class Inbox:
             self._give_back(name)
 
     def _walk(self, top: Folder, place: str) -> Iterator[str]:
-        """The paths of all files and, with a slash at the end, folders in a place; a folder comes before what is in it.
+        """The paths in a place; in work/, unlike in the inbox, nothing is ignored."""
+        return paths_below(top, place, self._ignored if top is self._inbox else _nothing, self._closed)
 
-        Without recursion: how deep folders nest is up to those who drop.
-
-        Args:
-            top: the inbox or work/; there nothing is ignored.
-            place: as `look` takes it.
-
-        """
-        ignored = self._ignored if top is self._inbox else _nothing
-        start = place.strip("/")
-        if start and any(part in OURS or ignored(part) for part in start.split("/")):
-            return
-        folders = [start and f"{start}/"]
-        while folders:
-            for name in self._list(top, folders.pop(), ignored):
-                if name.endswith("/") and place.endswith("/"):
-                    folders.append(name)
-                yield name
-
-    def _list(self, top: Folder, folder: str, ignored: Callable[[str], object]) -> Iterator[str]:
-        if len(os.fsencode(folder)) > DEEPEST_FOLDER:
+    def _closed(self, folder: str, error: OSError) -> None:
+        if error.errno == errno.ENAMETOOLONG:
             self._complain(folder, f"a path of more than {DEEPEST_FOLDER} bytes; what is in this folder waits")
-            return
-        try:
-            for entry in top.entries(folder.rstrip("/")):
-                if entry.name not in OURS and not ignored(entry.name):
-                    yield f"{folder}{entry.name}{'/' if entry.is_dir(follow_symlinks=False) else ''}"
-        except OSError as error:
-            if not folder:
-                raise
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # it has gone
-                self._kept_out(folder, error, "cannot list this sub-folder: {}; its files wait")
+        else:
+            self._kept_out(folder, error, "cannot list this sub-folder: {}; its files wait")
 
     def _claim(self, name: str) -> Drop | None:
         """Rename one file into work/, if nobody is writing it."""
         self._not_before.pop(name, None)
         self._being_written.discard(name)
+        self._untidy |= "/" in name
         try:
-            received = when_dropped(self._inbox, name)
-            if received is None:
-                self._being_written.add(name)
-                self._not_before[name] = time.monotonic() + min(RETRY_SECONDS, self._settings.rescan_seconds)
-                return None
-            rename(self._inbox, name, self._work, name)
-            status = self._work.status(name)
+            drop = claim(self._inbox, self._work, name)
         except FileNotFoundError:
             return None  # it was taken away, or renamed
+        except BeingWritten:
+            self._being_written.add(name)
+            self._not_before[name] = time.monotonic() + min(RETRY_SECONDS, self._settings.rescan_seconds)
+            return None
+        except FolderClaimed:
+            self._give_back(name)  # the next sweep looks into it
+            return None
         except OSError as error:
             if not is_own_fault(error, Path(self._inbox.path), Path(self._work.path)):
                 raise
             self._not_before[name] = time.monotonic() + self._settings.rescan_seconds
             self._kept_out(name, error, "cannot be moved to work/: {}; it stays in the inbox")
             return None
-        self._untidy |= "/" in name
-        if stat.S_ISDIR(status.st_mode):
-            self._give_back(name)  # a folder had taken the file's place; the next sweep looks into it
-            return None
         self._in_flight.add(name)
-        self._unanswered[name] = received
-        return Drop(name, received)
+        self._unanswered[name] = drop.received
+        return drop
 
     def _give_back(self, name: str) -> None:
         """Move a folder back that is not the daemon's: rename(2) moves folders too, and never onto what is in use."""
@@ -301,16 +275,7 @@ class Inbox:
 
     def _remove_empty_folders(self) -> None:
         self._untidy = False
-        folders = [name for name in self._walk(self._work, EVERYWHERE) if name.endswith("/")]
-        for folder in reversed(folders):
-            with suppress(OSError):  # somebody put a file of his own there
-                self._work.rmdir(folder.rstrip("/"))
-
-    def _sweep_work(self) -> Iterator[Drop]:
-        """What a crash left in work/: claimed, perhaps already answered; the work is done again."""
-        for name in self._walk(self._work, EVERYWHERE):
-            if not name.endswith("/"):
-                yield Drop(name, self._work.status(name).st_ctime)
+        remove_empty(self._work, list(self._walk(self._work, EVERYWHERE)))
 
 
 def _nothing(_name: str) -> None:

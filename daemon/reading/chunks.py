@@ -69,13 +69,13 @@ class Decoders(Workers):
     """Workers that decode chunks of claimed files, and write files.
 
     Args:
-        work: the folder that they read.
+        work: the folder that they read; it may be replaced between two chunks.
         settings: the limits and the number of processes.
 
     """
 
     def __init__(self, work: Path, settings: InboxSettings) -> None:
-        self._work, self._limits = work, (settings.max_bytes, settings.max_pixels)
+        self.work, self._limits = work, (settings.max_bytes, settings.max_pixels)
         self._seconds = settings.decode_seconds
         longest = max(settings.decode_seconds + CHUNK_SECONDS, WRITE_SECONDS)
         super().__init__(settings.workers, settings.decoder_memory_mb * 2**20, longest)
@@ -83,7 +83,7 @@ class Decoders(Workers):
     def decode(self, drops: list[Drop], done: Callable[[Future[Decoded]], None]) -> None:
         """Decode a chunk; `done` and errors are as in `run`."""
         seconds = self._seconds + (CHUNK_SECONDS if len(drops) > 1 else 0)
-        self.run(partial(decode_chunk, self._work, drops, *self._limits), seconds, done)
+        self.run(partial(decode_chunk, self.work, drops, *self._limits), seconds, done)
 
     def write(self, task: Callable[[], Result], done: Callable[[Future[Result]], None]) -> None:
         """Do a task that writes files; `done` and errors are as in `run`."""

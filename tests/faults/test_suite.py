@@ -54,8 +54,8 @@ RETIRE = """            work, processed = Folder(self._folders.work), Folder(sel
             for answered in group:
                 retire(work, answered.name, processed, answered.kept, answered.sha256)
 """
-COPY = """            shutil.copyfile(f"{self._inbox.path}/{name}", f"{self._work.path}/{name}")
-            self._inbox.unlink(name)
+COPY = """    shutil.copyfile(f"{inbox.path}/{name}", f"{work.path}/{name}")
+    inbox.unlink(name)
 """
 WRONG = [
     Wrong(
@@ -95,10 +95,10 @@ WRONG = [
     ),
     Wrong(
         "files are claimed by copying",
-        "intake/inbox.py",
+        "intake/claiming.py",
         (
-            ("            rename(self._inbox, name, self._work, name)\n", COPY),
-            ("import re\n", "import re\nimport shutil\n"),
+            ("    rename(inbox, name, work, name)\n", COPY),
+            ("import os\n", "import os\nimport shutil\n"),
         ),
         by_dropping_again,
         "should be in 1 place|kept are",

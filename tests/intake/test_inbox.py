@@ -340,6 +340,18 @@ def test_a_file_and_a_folder_of_one_name_keep_each_other_waiting(room: Room) -> 
     assert room.metric("digitd_intake_errors_total", cause="immovable") == 1
 
 
+def test_what_a_killed_stream_claimed_is_taken_over(tmp_path: Path, enter: Callable[..., Room]) -> None:
+    """It is answered under the names it was dropped with; where that is taken, it goes back or waits, and is not lost."""
+    (tmp_path / "inbox" / "c").mkdir(parents=True)
+    for name in ("work/.stream/b1-0/a.png", "work/.stream/b1-1/c/b.png", "work/.stream/b2-0/c/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    room = enter()
+    assert {"a.png", "c/b.png"} == {drop.name for drop in room.taker.take(10)}
+    assert {"c/b.png"} == files_below(room.inbox)
+    assert [] == list((room.work / ".stream").iterdir())
+
+
 def test_emptied_folders_leave_work(room: Room) -> None:
     """The sub-folders that a claim made in work/ go when nothing is in them."""
     room.put("deep/er/a.png")

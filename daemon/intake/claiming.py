@@ -1,0 +1,169 @@
+"""Files move from the inbox into a folder of claims, and back; who claims, one daemon or many tasks, makes no difference."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from daemon.config import LOCK, PRESENCE, STREAM, TEMPORARY, InboxSettings
+from daemon.drops import Drop
+from daemon.files import is_own_fault
+from daemon.folders import DEEPEST_FOLDER, Folder, rename, rename_to_free_name
+from daemon.intake.admission import when_dropped
+
+OURS = {LOCK, PRESENCE, STREAM, TEMPORARY}  # names that the daemon itself uses in work/ and results/
+EVERYWHERE = "/"  # a whole folder, as `paths_below` takes it
+
+
+class BeingWritten(Exception):
+    """Somebody has the file open for writing; it stays in the inbox."""
+
+
+class FolderClaimed(Exception):
+    """A folder had taken the file's place: it was claimed instead, and is to be given back."""
+
+
+class Intake(Protocol):
+    """Where a pipeline's drops come from; `daemon.intake.inbox.Inbox` is one, and says more of each."""
+
+    def apply(self, settings: InboxSettings) -> None:
+        """Put in force what may change while images walk."""
+
+    def take(self, limit: int) -> list[Drop]:
+        """Claim up to `limit` files."""
+
+    def due_in(self) -> float:
+        """Seconds until `take` is to be called without an event."""
+
+    def waiting(self) -> int:
+        """How many files are known that are not claimed yet."""
+
+    def put_back(self, drop: Drop) -> bool:
+        """Give a file back that is perhaps still being written; whether that could be done."""
+
+    def answered(self, drops: list[Drop]) -> None:
+        """Say that these have their JSON."""
+
+    def release(self, name: str) -> None:
+        """Say that a file has left work/."""
+
+    def survey(self) -> None:
+        """Bring the gauges of the backlog up to date."""
+
+
+def claim(inbox: Folder, work: Folder, name: str) -> Drop:
+    """Rename one file into a folder of claims, if nobody is writing it.
+
+    Raises:
+        BeingWritten, FolderClaimed: see there.
+        FileNotFoundError: it was taken away, or renamed.
+        OSError: the file or the machine did not allow it; `is_own_fault` tells which.
+
+    """
+    received = when_dropped(inbox, name)
+    if received is None:
+        raise BeingWritten
+    rename(inbox, name, work, name)
+    if stat.S_ISDIR(work.status(name).st_mode):
+        raise FolderClaimed
+    return Drop(name, received)
+
+
+def put_back(work: Folder, inbox: Folder, name: str) -> bool:
+    """Move a claimed file back to the inbox.
+
+    Returns:
+        False where it could not be done: the name was dropped anew, its folder closed, or the file system cannot tell.
+
+    """
+    try:
+        return rename_to_free_name(work, name, inbox, name)
+    except OSError as error:
+        if not is_own_fault(error, Path(work.path), Path(inbox.path)):
+            raise
+        return False
+
+
+def left_claims(work: Folder) -> Iterator[Drop]:
+    """What a crash left in a folder of claims: perhaps already answered; the work is done again."""
+    for name in paths_below(work, EVERYWHERE):
+        if not name.endswith("/"):
+            yield Drop(name, work.status(name).st_ctime)
+
+
+def take_over(work: Folder, inbox: Folder) -> None:
+    """Move into work/ itself what the tasks of a stream claimed before it was killed; no stream runs now.
+
+    Where a newer drop of that name is there, it goes back to the inbox; where it is there too, it waits for the next start.
+    """
+    try:
+        claims = Folder(f"{work.path}/{STREAM}", own=True)
+    except FileNotFoundError:
+        return
+    with claims:
+        left = list(paths_below(claims, EVERYWHERE))
+        for name in left:
+            drop = name.partition("/")[2]  # below the folder of its task
+            if drop and not drop.endswith("/"):
+                free = (folder for folder in (work, inbox) if not folder.holds(drop))
+                if (target := next(free, None)) is not None:
+                    rename(claims, name, target, drop)
+        remove_empty(claims, left)
+
+
+def remove_empty(top: Folder, names: list[str]) -> None:
+    """Remove those of the folders, named as `paths_below` does, that are empty."""
+    for name in reversed(names):
+        if name.endswith("/"):
+            with suppress(OSError):  # somebody put a file of his own there
+                top.rmdir(name.rstrip("/"))
+
+
+def paths_below(
+    top: Folder,
+    place: str,
+    ignored: Callable[[str], object] = lambda _name: None,
+    closed: Callable[[str, OSError], None] = lambda _folder, _error: None,
+) -> Iterator[str]:
+    """The paths of all files and, with a slash at the end, folders in a place; a folder comes before what is in it.
+
+    Without recursion: how deep folders nest is up to those who drop.
+
+    Args:
+        top: the folder that the paths are below.
+        place: a sub-folder, "" for `top` itself; with a slash at its end all below it too.
+        ignored: whether a name is passed over.
+        closed: told which sub-folder cannot be looked into, and why.
+
+    """
+    start = place.strip("/")
+    if start and any(part in OURS or ignored(part) for part in start.split("/")):
+        return
+    folders = [start and f"{start}/"]
+    while folders:
+        for name in _list(top, folders.pop(), ignored, closed):
+            if name.endswith("/") and place.endswith("/"):
+                folders.append(name)
+            yield name
+
+
+def _list(
+    top: Folder, folder: str, ignored: Callable[[str], object], closed: Callable[[str, OSError], None]
+) -> Iterator[str]:
+    if len(os.fsencode(folder)) > DEEPEST_FOLDER:
+        closed(folder, OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
+        return
+    try:
+        for entry in top.entries(folder.rstrip("/")):
+            if entry.name not in OURS and not ignored(entry.name):
+                yield f"{folder}{entry.name}{'/' if entry.is_dir(follow_symlinks=False) else ''}"
+    except OSError as error:
+        if not folder:
+            raise
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # it has gone
+            closed(folder, error)
