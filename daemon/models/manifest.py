@@ -16,6 +16,7 @@ from daemon.models import CLASSES
 from daemon.models.calibration import Calibration
 
 Count = Annotated[int, Field(ge=0)]
+Row = Annotated[list[Count], Field(min_length=CLASSES, max_length=CLASSES)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -49,6 +50,7 @@ class Holdout(_FreePart):
         accuracy: the share that is read right.
         loss: the mean cross-entropy.
         recall: the share of each digit's images that are read as that digit.
+        confusion: how many images of each digit (row) are read as each digit (column).
 
     """
 
@@ -57,6 +59,7 @@ class Holdout(_FreePart):
     accuracy: Share
     loss: float | None = None
     recall: Annotated[list[Share], Field(min_length=CLASSES, max_length=CLASSES)] | None = None
+    confusion: Annotated[list[Row], Field(min_length=CLASSES, max_length=CLASSES)] | None = None
 
 
 class CorrectionCounts(_FreePart):

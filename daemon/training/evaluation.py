@@ -58,6 +58,7 @@ class Evaluation:
             "loss": round(self.loss, 6),
             "accuracy": round(self.accuracy, 6),
             "recall": [round(value, 6) for value in self.recall],
+            "confusion": self.confusion.tolist(),
         }
 
 

@@ -77,7 +77,7 @@ def test_the_manifest_tells_how_it_was_trained(trained: Path) -> None:
     assert file_sha256(trained / "models" / "v0002.h5") == manifest["sha256"]
     assert ["Flatten", "Dense", "Dense"] == [layer["layer"] for layer in manifest["layers"]]
     assert (360, 40, 2) == tuple(manifest["training"][key] for key in ("images", "validation_images", "epochs_run"))
-    assert 100 == manifest["holdout"]["images"]
+    assert 100 == manifest["holdout"]["images"] == sum(map(sum, manifest["holdout"]["confusion"]))
     assert 0.2 < manifest["holdout"]["accuracy"] <= 1  # two epochs on 360 images: better than chance
     none = manifest["corrections"]["none"]
     assert (none["training"] + none["validation"] + none["gate"], none["gate"] > 0, manifest["corrections"]["gate"]) == (
