@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import queue
@@ -15,12 +14,10 @@ from functools import partial
 from types import FrameType
 
 from daemon.answering.pipeline import Pipeline
-from daemon.answering.publish import prepare, remove_temporaries
-from daemon.answering.retirement import Folders, Retirement
+from daemon.answering.retirement import Retirement
+from daemon.answering.root import StartError, take_root
 from daemon.changes import tell_waiting
-from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, PRESENCE, ConfigError, Settings, load_settings
-from daemon.files import take_lock
-from daemon.folders import try_renames
+from daemon.config import PRESENCE, ConfigError, Settings, load_settings
 from daemon.index.tending import Tending
 from daemon.index.writer import Index
 from daemon.intake.inbox import Inbox
@@ -32,7 +29,7 @@ from daemon.reading.chunks import Decoders
 from daemon.systemd import ask_for_time, notify, wake_opener
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
-from daemon.telemetry.presence import announce, who_runs
+from daemon.telemetry.presence import announce
 from daemon.telemetry.readiness import Readiness
 from daemon.training.candidates import Candidates
 from daemon.training.correction_watch import CorrectionWatch
@@ -47,10 +44,6 @@ PASS_SECONDS = 0.25  # how long a pass of the pipeline waits for something to ha
 VETTING_SECONDS = 30.0  # that systemd is asked to wait, again and again while a model is vetted before there is one
 FINISH_SECONDS = 3.0  # after SIGTERM, for what is claimed to get its result
 STOP_SECONDS = 20.0  # after SIGTERM, for everything; less than the unit's TimeoutStopSec
-
-
-class StartError(Exception):
-    """The daemon cannot start; the message says what was expected and what to do."""
 
 
 class Service:
@@ -105,18 +98,7 @@ class Service:
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
         began = time.monotonic()
-        try:
-            for name in FOLDERS:
-                settings.folder(name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StartError(f"[paths] {name}: expected a folder that can be written. Received: {error}") from error
-        self._take_root(stack)
-        _check_one_file_system(settings)
-        folders = Folders(*(settings.folder(name) for name in ("work", "results", "processed", "rejected")))
-        for folder in (folders.results, folders.rejected):
-            prepare(folder)
-            remove_temporaries(folder)
-
+        folders = take_root(settings, stack)
         metrics = Metrics()
         metrics.watch_disk(settings.root)
         readiness = Readiness(metrics)
@@ -171,17 +153,6 @@ class Service:
         notify("READY=1")
         log.info("watching %s; results appear in %s", settings.folder("inbox"), folders.results)
         log.info("metrics on http://%s/metrics; ready after %.1f s", http.address, time.monotonic() - began)
-
-    def _take_root(self, stack: ExitStack) -> None:
-        """See to it that no other daemon works on this root for as long as this one does."""
-        work = self._settings.folder("work")
-        lock = take_lock(work / LOCK)
-        if lock is None:
-            raise StartError(
-                f"{self._settings.root}: expected no other daemon on this root. Received: one is running, "
-                f"{who_runs(work / PRESENCE) or 'only just started'}."
-            )
-        stack.callback(os.close, lock)
 
     def _start_learning(self, stack: ExitStack, registry: Registry, metrics: Metrics, index: Index) -> None:
         corrections = CorrectionWatch(self._settings, metrics, index)
@@ -275,20 +246,6 @@ def _finish(pipeline: Pipeline) -> None:
     deadline = time.monotonic() + FINISH_SECONDS
     while not pipeline.idle and time.monotonic() < deadline:
         pipeline.run_once(0.1, claim=False)
-
-
-def _check_one_file_system(settings: Settings) -> None:
-    """Claiming, giving back and retiring are renames, which cross neither file systems nor mounts."""
-    for name in ONE_FILE_SYSTEM:
-        try:
-            try_renames(settings.folder("work"), settings.folder(name))
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                continue  # the intake meets it again, says so, and goes on when it has passed
-            raise StartError(
-                f"[paths]: expected {', '.join(ONE_FILE_SYSTEM)} on one file system and in one mount, because files move "
-                f"between them by rename. Received: work and {name} are not. Mount the folder above them instead."
-            ) from error
 
 
 def _nothing() -> None:

@@ -17,9 +17,10 @@ def run(settings: Settings) -> int:
     """
     start_fork_server()  # it gets ready while TensorFlow is imported here
 
+    from daemon.answering.root import StartError
     from daemon.models.network import ModelError
     from daemon.models.registry import RegistryError
-    from daemon.service import Service, StartError
+    from daemon.service import Service
 
     try:
         return Service(settings).run()
