@@ -16,8 +16,8 @@ _libc = ctypes.CDLL(None)
 
 
 def python(*arguments: str) -> list[str]:
-    """The command line of another Python like this one; -P: it imports nothing from the current folder."""
-    return [sys.executable, "-P", *arguments]
+    """The command line of another Python like this one; -P: it imports nothing from the current folder; -X: whose it is."""
+    return [sys.executable, "-P", "-X", f"parent={os.getpid()}", *arguments]
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
@@ -32,8 +32,11 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 
 def die_with_parent(signal_number: int) -> None:
-    """Get this signal when the thread that started this process is gone, however it went: prctl(2)."""
+    """Get this signal when the thread that started this process is gone, however it went, and now if it is: prctl(2)."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal_number)
+    parent = os.getppid()
+    if int(sys._xoptions.get("parent", parent)) != parent:  # noqa: SLF001 -- documented; a fork server's child has none
+        os.kill(os.getpid(), signal_number)
 
 
 def yield_to_others() -> None:

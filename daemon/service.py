@@ -145,7 +145,7 @@ class Service:
         self._loop(stack, "predict", lambda: pipeline.predict_once(PASS_SECONDS))
         stack.callback(_finish, pipeline)
         self._loop(stack, "pipeline", lambda: pipeline.run_once(PASS_SECONDS))
-        self._loop(stack, "models", swapper.run_once, rest=HEARTBEAT_SECONDS)
+        self._loop(stack, "models", lambda: swapper.run_once(time.monotonic()), rest=HEARTBEAT_SECONDS)
         stack.callback(self._stop.set)  # which a vetting heeds
         self._start_learning(stack, registry, metrics, index)
         self._tend(stack, metrics, lambda: pipeline.idle and not inbox.waiting())

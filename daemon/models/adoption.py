@@ -41,6 +41,10 @@ class VettingStopped(Exception):
     """The vetting ended before it came to anything: nothing is refused, nothing passed."""
 
 
+class VettingHindered(VettingStopped):
+    """It came to nothing for the machine's sake or the configuration's, and so will the next until that is mended."""
+
+
 def adopt(registry: Registry, vet: Vet, file: Path) -> str:
     """Make a version of a foreign .h5, after it passed.
 
@@ -50,7 +54,7 @@ def adopt(registry: Registry, vet: Vet, file: Path) -> str:
     Raises:
         RegistryError: it did not pass; the message says why.
         TrainingUnderWay: another process makes a version.
-        VettingStopped: it was told to stop.
+        VettingStopped: it came to nothing.
 
     """
     with making.training(registry):  # nobody else takes the next name meanwhile

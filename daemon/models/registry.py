@@ -107,18 +107,26 @@ class Registry:
 
     def usable(self) -> Iterator[Version]:
         """The versions that can be used, in the order of a daemon's choice: the current one, the previous, the newest of
-        those that ever were current, then the oldest of the others. What is wrong with the rest is logged.
+        those that ever were current, then the oldest of the others; but none that was made here and never promoted. What is
+        wrong with the rest is logged.
 
         Raises:
             RegistryError: at the end, where there was none; the message names all that is wrong.
 
         """
-        chosen = {str(line["version"]) for line in self.ledger.lines() if line.get("event") == "current"}
+        chosen, begun = (
+            {str(line["version"]) for line in self.ledger.lines() if line["event"] == event}
+            for event in ("current", "begun")
+        )
         others = sorted(
             self.names(), key=lambda name: (name not in chosen, -_number(name) if name in chosen else _number(name))
         )
         problems, found = [], False
-        for name in dict.fromkeys(name for name in [self.current_name(), self.previous_name(), *others] if name):
+        linked = [name for name in (self.current_name(), self.previous_name()) if name]
+        for name in dict.fromkeys([*linked, *others]):
+            if name in begun - chosen and name not in linked:
+                problems.append(f"{name} was made here and never promoted; only `digitd promote {name}` makes it answer.")
+                continue
             try:
                 version = self.version(name)
             except RegistryError as error:
@@ -134,21 +142,31 @@ class Registry:
             )
 
     def current(self) -> Version:
-        """The version that a daemon would answer with: the first usable one that is proven.
+        """The version that a daemon would answer with: the first usable one that is proven, and was not in vain tried since.
 
         Raises:
             RegistryError: there is none.
 
         """
-        unproven = []
+        failed: set[str] = set()
+        for line in self.ledger.lines():
+            if line["event"] == "swap_failed":
+                failed.add(line["version"])
+            elif line["event"] in ("live", "current"):
+                failed.discard(line["version"])
+        passed_over = []
         for version in self.usable():
-            if self.is_proven(version):
+            if not self.is_proven(version):
+                log.warning("%s is passed over: it was neither made nor vetted here", version.path)
+            elif version.name in failed:
+                log.warning("%s is passed over: the daemon could not load it", version.path)
+            else:
                 return version
-            log.warning("%s is passed over: it was neither made nor vetted here", version.path)
-            unproven.append(version.name)
+            passed_over.append(version.name)
         raise RegistryError(
-            f"{self.folder}: expected a version that was made or vetted here. Received: {', '.join(unproven)}. "
-            f"Have one vetted with `digitd promote {unproven[0]}`, or by starting the daemon."
+            f"{self.folder}: expected a version that was made or vetted here, and can be loaded. "
+            f"Received: {', '.join(passed_over)}. "
+            f"Have one tried with `digitd promote {passed_over[0]}`, or by starting the daemon."
         )
 
     def settle(self, version: Version) -> None:

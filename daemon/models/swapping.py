@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from typing import Any
 
 from daemon.clock import timestamp
 from daemon.files import replace_symlink
-from daemon.models.adoption import NOT_MADE_HERE, Vet, VettingStopped, adopt
+from daemon.models.adoption import NOT_MADE_HERE, Vet, VettingHindered, VettingStopped, adopt
 from daemon.models.backend import keras
 from daemon.models.live import ModelSlot
 from daemon.models.making import TrainingUnderWay
@@ -25,6 +26,7 @@ from daemon.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 COPIED_SECONDS = 1.0  # a file in the place of current.h5 that changed later may still be being copied
+LONGEST_PAUSE = 60.0  # seconds between two vettings while something hinders them; at first one
 
 
 class Swapper:
@@ -46,7 +48,9 @@ class Swapper:
     def __init__(self, registry: Registry, vet: Vet, metrics: Metrics) -> None:
         self._registry, self._vet, self._metrics = registry, vet, metrics
         self._refused: object = None  # what current.h5 was when it could not be used: said once, not every second
-        self._hindered = ""  # what of the machine keeps a foreign model from being taken in: said once, too
+        self._hindered: object = None  # what current.h5 was when its vetting came to nothing
+        self._hindrance = ""  # why: said once, too
+        self._pause, self._not_before = 0.0, -math.inf
         self._unrecorded: deque[Callable[[], None]] = deque()  # for the ledger, once the disk takes it
         self._live: Version | None = None
         try:
@@ -75,14 +79,26 @@ class Swapper:
             self._adopt_foreign()  # a root may have nothing but a model of somebody's own
             return list(self._registry.usable())
 
-    def run_once(self) -> None:
-        """Swap if current.h5 names another version than the live one."""
+    def run_once(self, now: float) -> None:
+        """Swap if current.h5 names another version than the live one.
+
+        Args:
+            now: of a monotonic clock, in seconds.
+
+        """
         self._write_records()
+        wanted = self._registry.current_name() or self._foreign()
+        if wanted == self._hindered and now < self._not_before:
+            return
         try:
             self._adopt_foreign()
             self._follow()
+        except VettingHindered as hindered:
+            self._hinder(wanted, str(hindered), now)
         except VettingStopped as stopped:
             log.info("%s", stopped)
+        else:
+            self._hindered, self._hindrance = None, ""
 
     def _follow(self) -> None:
         name, live = self._registry.current_name(), self.slot.live.identity.version
@@ -112,12 +128,11 @@ class Swapper:
 
     def _adopt_foreign(self) -> None:
         """Where somebody put a model of their own in the place of current.h5, make a version of it if it passes."""
-        path = self._registry.folder / CURRENT
-        if self._registry.current_name() is not None or not path.is_file():
+        path, key = self._registry.folder / CURRENT, self._foreign()
+        if key is None or key == self._refused:
             return
         status = path.stat()
-        key = (status.st_ino, status.st_size, status.st_mtime_ns)
-        if key == self._refused or time.time() - status.st_mtime < COPIED_SECONDS:
+        if time.time() - status.st_mtime < COPIED_SECONDS:
             return
         try:
             name = adopt(self._registry, self._vet, path)
@@ -127,17 +142,29 @@ class Swapper:
                     self._record("current", name, "put in the place of current.h5 by hand")
         except TrainingUnderWay:
             return  # it holds the right to the next version; again in a moment
-        except OSError as error:  # the machine's doing, such as a full disk, and not the file's: again in a moment
-            if str(error) != self._hindered:
-                self._hindered = str(error)
-                self._fail(str(key), str(error))
+        except OSError as error:  # the machine's doing, such as a full disk, and not the file's
+            raise VettingHindered(f"{path}: it cannot be taken in now: {error.strerror}") from error
         except RegistryError as error:
             self._refuse(key, str(error))
             with suppress(FileNotFoundError):
                 if os.path.samestat(status, path.lstat()):
                     path.rename(path.with_name(f"refused-{status.st_ino}.h5"))  # aside, so that it can be looked at
-        else:
-            self._hindered = ""
+
+    def _foreign(self) -> tuple[int, ...] | None:
+        """What tells a model of somebody's own in the place of current.h5 from another; None where there is none."""
+        path = self._registry.folder / CURRENT
+        if self._registry.current_name() is not None or not path.is_file():
+            return None
+        status = path.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def _hinder(self, wanted: object, reason: str, now: float) -> None:
+        """Leave time until the next vetting of the same, twice as much each time; say why, where that is news."""
+        self._pause = min(LONGEST_PAUSE, 2 * self._pause) if wanted == self._hindered else 1.0
+        self._not_before = now + self._pause
+        if (wanted, reason) != (self._hindered, self._hindrance):
+            self._fail(str(wanted), reason)
+        self._hindered, self._hindrance = wanted, reason
 
     def _refuse(self, key: object, reason: str) -> None:
         self._refused = key

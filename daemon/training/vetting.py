@@ -1,6 +1,7 @@
 """Trying a foreign .h5 in a limited process: does it load, without code, with finite weights, and does it read digits?
 
-The child prints what it found as JSON. It builds what would answer, and so measures just that.
+The child prints an empty line when it is about to open the file, then what it found as JSON. It builds what would answer,
+and so measures just that. What ends it before that line, or from outside, is no fault of the file's.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from pydantic import ValidationError
 
 from daemon.config import ConfigError, Settings, load_settings
-from daemon.models.adoption import Findings, VettingStopped
+from daemon.files import file_sha256
+from daemon.models.adoption import Findings, VettingHindered, VettingStopped
 from daemon.models.canary import canary_digits
 from daemon.models.manifest import Holdout
 from daemon.models.registry import RegistryError
@@ -30,7 +33,7 @@ ADDRESS_SPACE = 16 * 2**30  # bytes; importing TensorFlow alone takes several
 CPU_SECONDS = 300
 MAX_WRITTEN = 2**20  # bytes a file; Python tries its folder for temporary files out
 WALL_SECONDS = 600.0
-WRONG_SETTINGS = 2  # the child's exit code, beside 0 and 1
+OF_THE_FILE = {1, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL, -signal.SIGXCPU, -signal.SIGXFSZ}  # ends
 POLL_SECONDS = 0.2
 
 
@@ -56,19 +59,23 @@ class Vetting:
 
         Raises:
             RegistryError: it did not pass; the message says why.
-            VettingStopped: it was told to stop, or hindered by what is no fault of the file's.
+            VettingStopped: it was told to stop.
+            VettingHindered: it came to nothing, which is no fault of the file's.
 
         """
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as words:  # whose size is limited, too
-            with self._start(file, output, words) as child:
-                try:
-                    self._wait(child, shown)
-                finally:
-                    child.kill()
-            output.seek(0)
-            words.seek(0)
-            said = words.read().decode(errors="replace").replace(str(file), str(shown))
-            return _judge(child.returncode, output.read(), said, shown)
+        try:
+            with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as words:  # whose size is limited, too
+                with self._start(file, output, words) as child:
+                    try:
+                        self._wait(child, shown)
+                    finally:
+                        child.kill()
+                output.seek(0)
+                words.seek(0)
+                said = words.read().decode(errors="replace").replace(str(file), str(shown))
+                return _judge(child.returncode, output.read(), said, shown)
+        except OSError as error:
+            raise VettingHindered(f"{shown}: the vetting came to nothing: {error}") from error
 
     def _start(self, file: Path, output: IO[bytes], words: IO[bytes]) -> subprocess.Popen[bytes]:
         command = python("-m", "daemon.training.vetting", str(self._config), str(file))
@@ -91,12 +98,12 @@ class Vetting:
 def _judge(code: int, output: bytes, words: str, shown: Path) -> Findings:
     """What the child's end means."""
     reason = (words.strip() or "no words").splitlines()[-1]
-    if code in (-signal.SIGTERM, WRONG_SETTINGS):  # neither says anything about the model
-        raise VettingStopped(f"{shown}: the vetting came to nothing: {reason}")
-    if code != 0:
-        if code < 0:
-            reason = f"{shown}: loading it killed its process with {signal.Signals(-code).name}; {reason}"
+    if code < 0:
+        reason = f"{shown}: loading it killed its process with {signal.Signals(-code).name}; {reason}"
+    if output and code in OF_THE_FILE:
         raise RegistryError(reason)
+    if code != 0:
+        raise VettingHindered(f"{shown}: the vetting came to nothing: {reason}")
     try:
         return Findings.model_validate_json(output)
     except ValidationError as error:
@@ -117,15 +124,16 @@ def load_holdout(settings: Settings) -> BaseData:
 def main(arguments: Sequence[str]) -> int:
     """The child: limits first, then Keras."""
     die_with_parent(signal.SIGKILL)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, it is not the daemon that goes
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 60))  # or SIGKILL, not SIGXCPU, would be sent
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_WRITTEN, MAX_WRITTEN))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         settings, file = load_settings(Path(arguments[0])), Path(arguments[1])
     except ConfigError as error:
-        print(error, file=sys.stderr)
-        return WRONG_SETTINGS
+        sys.exit(str(error))
     from daemon.models.backend import keras
     from daemon.models.calibration import Calibration
     from daemon.models.live import LiveModel
@@ -134,6 +142,8 @@ def main(arguments: Sequence[str]) -> int:
     from daemon.training.evaluation import compare
 
     base = load_holdout(settings)
+    file_sha256(file)  # what the disk does not give is missed here, and not in what Keras says
+    print(flush=True)
     try:
         model = LiveModel(file, ModelIdentity("", ""), Calibration())
     except ModelError as error:

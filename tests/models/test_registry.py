@@ -278,7 +278,7 @@ def test_what_was_neither_made_nor_vetted_does_not_answer(registry: Registry) ->
     registry.settle(version)
     assert Path("v9999.h5") == (registry.folder / "current.h5").readlink()
     (registry.folder / "v0001.json").unlink()
-    with pytest.raises(RegistryError, match=r"Received: v9999\. Have one vetted with `digitd promote v9999`"):
+    with pytest.raises(RegistryError, match=r"Received: v9999\. Have one tried with `digitd promote v9999`"):
         registry.current()
 
 

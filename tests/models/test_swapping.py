@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from daemon.files import file_sha256
-from daemon.models.adoption import Findings, VettingStopped
+from daemon.models.adoption import Findings, VettingHindered, VettingStopped
 from daemon.models.backend import keras
 from daemon.models.manifest import Holdout, Manifest
 from daemon.models.network import ModelError
@@ -127,10 +127,10 @@ def test_the_version_that_current_names_is_followed(root: Root) -> None:
     swapper = root.swapper()
     assert "v0001" == live(swapper)
     root.registry.make_current("v0002", "test")
-    swapper.run_once()
+    swapper.run_once(0.0)
     assert "v0002" == live(swapper)
     root.registry.roll_back()
-    swapper.run_once()
+    swapper.run_once(0.0)
     assert "v0001" == live(swapper)
     assert (1, 1) == (root.swaps("swapped"), root.swaps("rolled_back"))
     assert [] == root.vetting.asked
@@ -144,7 +144,7 @@ def test_a_version_that_was_not_made_here_is_vetted_first(root: Root) -> None:
     root.point_at("v9999.h5")
     root.vetting.end = RegistryError("it does not read digits")
     for _ in range(3):
-        swapper.run_once()
+        swapper.run_once(0.0)
         assert "v0001" == live(swapper)
     assert ["v9999.h5"] == root.vetting.asked
     assert 1 == root.swaps("failed")
@@ -156,7 +156,7 @@ def test_what_passed_is_not_vetted_again(root: Root) -> None:
     swapper = root.swapper()
     root.add("v0002", made_here=False)
     root.point_at("v0002.h5")
-    swapper.run_once()
+    swapper.run_once(0.0)
     assert "v0002" == live(swapper)
     assert "v0002" == live(root.swapper())
     assert ["v0002.h5"] == root.vetting.asked
@@ -175,7 +175,7 @@ def test_a_daemon_begins_with_what_needs_no_vetting(root: Root) -> None:
     swapper = root.swapper()
     assert ("v0001", []) == (live(swapper), root.vetting.asked)
     assert Path("v0002.h5") == (root.registry.folder / "current.h5").readlink()
-    swapper.run_once()
+    swapper.run_once(0.0)
     assert ("v0002", ["v0002.h5"]) == (live(swapper), root.vetting.asked)
 
 
@@ -195,21 +195,43 @@ def test_an_interrupted_vetting_refuses_nothing(root: Root) -> None:
     root.add("v0002", made_here=False)
     root.vetting.end = VettingStopped("told to stop")
     root.point_at("v0002.h5")
-    swapper.run_once()
+    swapper.run_once(0.0)
     root.put_in_place()
-    swapper.run_once()
+    swapper.run_once(0.0)
     assert (0, "v0001") == (root.swaps("failed"), live(swapper))
     root.vetting.end = None
-    swapper.run_once()
-    swapper.run_once()
+    swapper.run_once(0.0)
+    swapper.run_once(0.0)
     assert "v0003" < live(swapper)
+
+
+def test_what_hinders_a_vetting_is_said_once_and_given_time(root: Root) -> None:
+    """Each try comes after twice the time, up to a minute; another choice is tried at once, and what is mended passes."""
+    swapper = root.swapper()
+    root.add("v0002", made_here=False)
+    root.add("v0003", made_here=False)
+    root.vetting.end = VettingHindered("[gate] canary: unknown key")
+    root.point_at("v0002.h5")
+    tries = []
+    for second in range(200):
+        before = len(root.vetting.asked)
+        swapper.run_once(float(second))
+        tries += [second] * (len(root.vetting.asked) - before)
+    assert [0, 1, 3, 7, 15, 31, 63, 123, 183] == tries
+    assert 1 == root.swaps("failed")
+    root.point_at("v0003.h5")
+    swapper.run_once(200.0)
+    assert ("v0003.h5", 2) == (root.vetting.asked[-1], root.swaps("failed"))
+    root.vetting.end = None
+    swapper.run_once(201.0)
+    assert "v0003" == live(swapper)
 
 
 def test_a_file_in_the_place_of_current_is_taken_in(root: Root) -> None:
     """It becomes a version, current.h5 a link to it, and it answers."""
     swapper = root.swapper()
     root.put_in_place()
-    swapper.run_once()
+    swapper.run_once(0.0)
     assert "v0002" == live(swapper)
     assert Path("v0002.h5") == (root.registry.folder / "current.h5").readlink()
 
@@ -222,8 +244,8 @@ def test_a_choice_while_a_file_is_vetted_holds(root: Root, end: Exception | None
     root.put_in_place()
     own = (root.registry.folder / "current.h5").read_bytes()
     root.vetting.meanwhile, root.vetting.end = lambda: root.registry.make_current("v0002", "promoted by hand"), end
-    swapper.run_once()
-    swapper.run_once()
+    swapper.run_once(0.0)
+    swapper.run_once(0.0)
     assert "v0002" == live(swapper)
     assert [own] == [path.read_bytes() for path in root.registry.folder.glob("aside-*.h5")]
 
@@ -233,8 +255,8 @@ def test_a_file_that_does_not_pass_is_put_aside(root: Root) -> None:
     swapper = root.swapper()
     root.vetting.end = RegistryError("it does not read digits")
     root.put_in_place()
-    swapper.run_once()
-    swapper.run_once()
+    swapper.run_once(0.0)
+    swapper.run_once(0.0)
     assert (1, "v0001") == (root.swaps("failed"), live(swapper))
     assert 1 == len(list(root.registry.folder.glob("refused-*.h5")))
 
@@ -250,10 +272,10 @@ def test_a_version_that_cannot_be_loaded_is_no_crash_loop(root: Root) -> None:
     swapper = root.swapper()
     assert "v0001" == live(swapper)
     for _ in range(3):
-        swapper.run_once()
-    assert "v0001" == live(swapper)
+        swapper.run_once(0.0)
+    assert ("v0001", "v0001") == (live(swapper), root.registry.current().name)  # which trainings are judged against
     root.registry.make_current("v0001", "test")
-    swapper.run_once()
+    swapper.run_once(0.0)
     assert "v0001" == live(root.swapper())
 
 
@@ -264,8 +286,8 @@ def test_a_bad_manifest_is_no_crash_loop(root: Root, content: str) -> None:
     root.add("v0002")
     (root.registry.folder / "v0002.json").write_text(content)
     root.point_at("v0002.h5")
-    swapper.run_once()
-    swapper.run_once()
+    swapper.run_once(0.0)
+    swapper.run_once(0.0)
     assert ("v0001", 1) == (live(swapper), root.swaps("failed"))
     assert "v0001" == live(root.swapper())
 
@@ -278,7 +300,7 @@ def test_a_version_that_is_a_link_is_refused(root: Root, what: str, tmp_path: Pa
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     root.point_at("v0002.h5")
-    swapper.run_once()
+    swapper.run_once(0.0)
     assert ("v0001", 1) == (live(swapper), root.swaps("failed"))
 
 
@@ -287,6 +309,18 @@ def test_without_any_usable_model_there_is_no_daemon(root: Root) -> None:
     (root.registry.folder / "v0001.h5").write_bytes(b"no model")
     with pytest.raises((RegistryError, ModelError), match=r"v0001\.h5: expected the file that its manifest describes"):
         root.swapper()
+
+
+def test_a_candidate_that_was_refused_never_answers_unless_promoted(root: Root) -> None:
+    """Not even where all that ever were current are damaged; what would make it answer is said."""
+    root.registry.ledger.record("begun", "v0002", "a training")
+    root.add("v0002")
+    root.registry.ledger.record("refused", "v0002", "it is worse")
+    (root.registry.folder / "v0001.h5").write_bytes(b"no model")
+    with pytest.raises(RegistryError, match=r"v0002 was made here and never promoted; only `digitd promote v0002`"):
+        root.swapper()
+    root.registry.make_current("v0002", "forced by hand")
+    assert "v0002" == live(root.swapper())
 
 
 def test_a_start_whose_vetting_is_interrupted_ends_with_a_sentence(root: Root) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.models.adoption import VettingStopped
+from daemon.models.adoption import VettingHindered, VettingStopped
 from daemon.models.registry import Registry, RegistryError
 from daemon.training.vetting import Vetting
 from tests.conftest import REPOSITORY, Daemon, wait_until
@@ -51,16 +52,30 @@ def test_a_vetting_heeds_a_stop(config: Path) -> None:
     assert [] == children()
 
 
-def test_a_vetting_that_is_terminated_refuses_nothing(config: Path) -> None:
-    """Somebody else's signal is not the model's fault."""
-    with pytest.raises(VettingStopped):
-        Vetting(config, threading.Event(), waiting=lambda: signal_children(signal.SIGTERM))(SHIPPED, SHIPPED)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_vetting_that_somebody_ends_refuses_nothing(config: Path, number: signal.Signals) -> None:
+    """Neither a signal of somebody's nor the kernel's, out of memory, is the model's fault."""
+    with pytest.raises(VettingHindered, match=number.name):
+        Vetting(config, threading.Event(), waiting=lambda: signal_children(number))(SHIPPED, SHIPPED)
+
+
+def test_what_the_disk_does_not_give_is_not_the_models_fault(config: Path) -> None:
+    """EIO, as this file gives it."""
+    with pytest.raises(VettingHindered, match=r"own\.h5: the vetting came to nothing: .*Input/output error"):
+        Vetting(config, threading.Event())(Path("/proc/self/mem"), Path("own.h5"))
+
+
+def test_no_room_for_what_a_vetting_says_refuses_nothing(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's fault is the machine's, wherever it is met."""
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
+    with pytest.raises(VettingHindered, match="came to nothing"):
+        Vetting(config, threading.Event())(SHIPPED, SHIPPED)
 
 
 def test_a_wrong_configuration_refuses_nothing(config: Path) -> None:
     """It is no fault of the model's, and is named."""
     config.write_text("[gate]\ncanary = 1\n")
-    with pytest.raises(VettingStopped, match=r"came to nothing: .*canary"):
+    with pytest.raises(VettingHindered, match=r"came to nothing: .*canary"):
         Vetting(config, threading.Event())(SHIPPED, SHIPPED)
 
 
