@@ -207,11 +207,27 @@ def _gives_way(path: Path) -> bool:
     return True
 
 
-def is_own_fault(error: OSError, source: Path, target: Path) -> bool:
-    """Whether a rename from one folder to another failed for the file's own sake, and not for the machine's."""
-    if error.errno not in OWN_FAULTS or source.stat().st_dev != target.stat().st_dev:
-        return False
-    return all(os.access(folder, os.W_OK | os.X_OK) for folder in (source, target))
+def machine_fault(error: OSError, source: Path, target: Path) -> OSError | None:
+    """What is wrong with the machine, where a rename from one folder to another failed; None where it is the file's own."""
+    if error.errno not in OWN_FAULTS:
+        return error
+    if _mount(source) != _mount(target):
+        return OSError(
+            errno.EXDEV,
+            f"expected {source} and {target} in one mount, as at the start. Received: two. Take away what was mounted over "
+            "one of them (umount -l), or mount the folder above them instead and start again",
+        )
+    return None if all(os.access(folder, os.W_OK | os.X_OK) for folder in (source, target)) else error
+
+
+def _mount(folder: Path) -> str:
+    """Which mount a folder is in: proc_pid_fdinfo(5). Two of one file system have one `st_dev`."""
+    descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    try:
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    finally:
+        os.close(descriptor)
+    return next(line for line in lines if line.startswith("mnt_id:"))
 
 
 def _last_error(path: str) -> OSError:

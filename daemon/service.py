@@ -26,7 +26,7 @@ from daemon.models.live import limit_threads
 from daemon.models.registry import Registry
 from daemon.models.swapping import Swapper
 from daemon.reading.chunks import Decoders
-from daemon.systemd import ask_for_time, notify, wake_opener
+from daemon.systemd import Opener, ask_for_time, notify
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.presence import announce
@@ -123,7 +123,7 @@ class Service:
             settings.inbox,
             metrics,
             wake=lambda: steps.put(_nothing),
-            ask_to_open=partial(wake_opener, settings.root),
+            ask_to_open=Opener(settings.root).ask,
         )
         stack.callback(inbox.close)
         index = self._index(stack, metrics)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from pathlib import Path
 
 CLOSED = ".closed"  # below the root; digitd-open.path watches it
+FIRST_REST, LONGEST_REST = 1.0, 15.0  # seconds between two times that it is woken; they double
+FORGOTTEN_SECONDS = 60.0  # without a folder that keeps the daemon out: then it begins anew
 FIRST_SOCKET = 3  # SD_LISTEN_FDS_START
 PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
@@ -27,18 +30,38 @@ def ask_for_time(seconds: float) -> None:
     notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
 
 
-def wake_opener(root: Path) -> bool:
-    """Wake digitd-open.service, because a folder in the inbox keeps the daemon out.
+class Opener:
+    """digitd-open.service, which lets the daemon into folders that keep it out. For one thread.
 
-    Returns:
-        Whether it is installed.
+    Args:
+        root: the root folder.
 
     """
-    try:
-        os.utime(root / CLOSED)
-    except FileNotFoundError:
-        return False
-    return True
+
+    def __init__(self, root: Path) -> None:
+        self._bell = root / CLOSED
+        self._due, self._rest, self._installed = -math.inf, 0.0, False
+
+    def ask(self, now: float) -> bool:
+        """Wake it, because a folder in the inbox keeps the daemon out; less often, where somebody shuts his again and again.
+
+        Args:
+            now: of a monotonic clock, in seconds.
+
+        Returns:
+            Whether it is installed.
+
+        """
+        if now >= self._due:
+            self._rest = min(LONGEST_REST, 2 * self._rest) if now < self._due + FORGOTTEN_SECONDS else FIRST_REST
+            self._due = now + self._rest
+            try:
+                os.utime(self._bell)
+            except FileNotFoundError:
+                self._installed = False
+            else:
+                self._installed = True
+        return self._installed
 
 
 def passed_socket() -> socket.socket | None:

@@ -1,12 +1,13 @@
 """systemd.py: what the daemon says to systemd, and how the journal reads its lines."""
 
 import logging
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from daemon.systemd import ask_for_time, log_handler, notify
+from daemon.systemd import CLOSED, Opener, ask_for_time, log_handler, notify
 
 
 def record(level: int, text: str) -> logging.LogRecord:
@@ -30,6 +31,19 @@ def test_without_systemd_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     """Without $NOTIFY_SOCKET there is nobody to tell."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notify("READY=1")
+
+
+def test_the_opener_is_woken_less_often_the_longer_somebody_needs_it(tmp_path: Path) -> None:
+    """A folder that is shut again and again wakes it after 1, 2, 4, 8, then each 15 s; after a minute's peace at once."""
+    bell, opener = tmp_path / CLOSED, Opener(tmp_path)
+    assert not opener.ask(0.0)
+    bell.touch()
+    woken = []
+    for second in (*range(1, 80), 200):
+        os.utime(bell, (0, 0))
+        assert opener.ask(float(second))
+        woken += [second] * (bell.stat().st_mtime > 0)
+    assert [1, 3, 7, 15, 30, 45, 60, 75, 200] == woken
 
 
 def test_the_journal_is_told_the_priority_of_every_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.answering.publish import retire
-from daemon.files import RETRY_SECONDS, is_own_fault, printable, sync_file_system
+from daemon.files import RETRY_SECONDS, machine_fault, printable, sync_file_system
 from daemon.folders import Folder
 from daemon.index.schema import Record, storable
 from daemon.index.writer import Index
@@ -150,10 +150,10 @@ class Retirement:
                         place = retire(work, answered.name, target, answered.kept, answered.sha256)
                     except OSError as error:  # the others go on
                         self._group.append(answered)
-                        if is_own_fault(error, folders.work, answered.folder):
-                            self._complain(answered.name, error)
+                        if machine := machine_fault(error, folders.work, answered.folder):
+                            fault = machine
                         else:
-                            fault = error
+                            self._complain(answered.name, error)
                     else:
                         self._inbox.release(answered.name)
                         self._immovable.discard(answered.name)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from daemon.config import LOCK, PRESENCE, STREAM, TEMPORARY, InboxSettings
 from daemon.drops import Drop
-from daemon.files import is_own_fault
+from daemon.files import machine_fault
 from daemon.folders import DEEPEST_FOLDER, Folder, rename, rename_to_free_name
 from daemon.intake.admission import when_dropped
 
@@ -62,7 +62,7 @@ def claim(inbox: Folder, work: Folder, name: str) -> Drop:
     Raises:
         BeingWritten, FolderClaimed: see there.
         FileNotFoundError: it was taken away, or renamed.
-        OSError: the file or the machine did not allow it; `is_own_fault` tells which.
+        OSError: the file or the machine did not allow it; `machine_fault` tells which.
 
     """
     received = when_dropped(inbox, name)
@@ -84,8 +84,8 @@ def put_back(work: Folder, inbox: Folder, name: str) -> bool:
     try:
         return rename_to_free_name(work, name, inbox, name)
     except OSError as error:
-        if not is_own_fault(error, Path(work.path), Path(inbox.path)):
-            raise
+        if fault := machine_fault(error, Path(work.path), Path(inbox.path)):
+            raise fault from error
         return False
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from daemon.config import InboxSettings
 from daemon.drops import Drop
-from daemon.files import RETRY_SECONDS, is_own_fault, printable
+from daemon.files import RETRY_SECONDS, machine_fault, printable
 from daemon.folders import DEEPEST_FOLDER, Folder, rename
 from daemon.intake.claiming import (
     EVERYWHERE,
@@ -52,7 +52,8 @@ class Inbox:
         settings: what to ignore, how often to look.
         metrics: counts overflows and faults, shows the backlog.
         wake: called, from any thread, when there may be something to take.
-        ask_to_open: called when a folder keeps the daemon out; gives whether there is somebody to let it in.
+        ask_to_open: called, with time.monotonic(), whenever a folder keeps the daemon out; gives whether there is somebody
+            to let it in.
 
     """
 
@@ -63,7 +64,7 @@ class Inbox:
         settings: InboxSettings,
         metrics: Metrics,
         wake: Callable[[], None],
-        ask_to_open: Callable[[], bool] = lambda: False,
+        ask_to_open: Callable[[float], bool] = lambda _now: False,
     ) -> None:
         self._inbox, self._work = Folder(inbox), Folder(work, make=True, own=True)
         self._metrics, self._wake, self._ask_to_open = metrics, wake, ask_to_open
@@ -74,7 +75,6 @@ class Inbox:
         self._rest = 0.0  # seconds until everything is to be swept again
         self._complained: set[str] = set()
         self._kept_out_since: dict[str, float] = {}
-        self._ask_due, self._may_be_let_in = 0.0, False
         self._strays: set[str] = set()  # folders that were claimed for files, and could not be given back yet
         self._untidy = True  # there may be empty folders in work/
         take_over(self._work, self._inbox)
@@ -237,8 +237,12 @@ class Inbox:
             self._give_back(name)  # the next sweep looks into it
             return None
         except OSError as error:
-            if not is_own_fault(error, Path(self._inbox.path), Path(self._work.path)):
-                raise
+            if fault := machine_fault(error, Path(self._inbox.path), Path(self._work.path)):
+                if fault.errno == errno.EXDEV:
+                    self._listing.clear()  # it is of a folder that may be another one at the next call
+                    self._changed.add(EVERYWHERE)
+                    self._look = True
+                raise fault from error
             self._not_before[name] = time.monotonic() + self._settings.rescan_seconds
             self._kept_out(name, error, "cannot be moved to work/: {}; it stays in the inbox")
             return None
@@ -259,11 +263,7 @@ class Inbox:
     def _kept_out(self, name: str, error: OSError, complaint: str) -> None:
         """Ask to be let in, again and again: tar gives a folder its mode when all is in it. Complain where it is in vain."""
         now = time.monotonic()
-        closed = error.errno == errno.EACCES
-        if closed and now >= self._ask_due:
-            self._ask_due = now + RETRY_SECONDS
-            self._may_be_let_in = self._ask_to_open()
-        patience = ASKING_SECONDS if closed and self._may_be_let_in else 0.0
+        patience = ASKING_SECONDS if error.errno == errno.EACCES and self._ask_to_open(now) else 0.0
         if now - self._kept_out_since.setdefault(name, now) >= patience:
             self._complain(name, complaint.format(error.strerror))
 

@@ -5,6 +5,7 @@ import os
 import queue
 import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -307,6 +308,24 @@ def test_a_missing_inbox_stays_a_fault_until_it_is_back(room: Room) -> None:
     room.inbox.mkdir()
     room.put("a.png")
     assert {"a.png"} == {drop.name for drop in room.taker.take(10)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_what_is_mounted_over_the_inbox_is_a_fault_until_it_is_gone(room: Room, tmp_path: Path) -> None:
+    """Its device is that of work/, and yet nothing can be moved: that is said of the folders, and of no file."""
+    (tmp_path / "other" / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.png"):
+        (tmp_path / "other" / name).write_bytes(b"x")
+    room.put("c.png")
+    subprocess.run(["mount", "--bind", tmp_path / "other", room.inbox], check=True)
+    try:
+        for _ in range(3):
+            with pytest.raises(OSError, match=r"expected .*inbox and .*work in one mount"):
+                room.take()
+    finally:
+        subprocess.run(["umount", "-l", room.inbox], check=True)
+    assert {"c.png"} == room.take()
+    assert 0 == room.metric("digitd_intake_errors_total", cause="immovable")
 
 
 def test_a_missing_work_folder_is_a_fault_and_loses_nothing(room: Room) -> None:
