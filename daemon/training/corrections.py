@@ -42,7 +42,7 @@ class Corrections:
         train, validation: two of the parts.
         gate, gate_none: the third: what shows a digit, and what shows none.
         left_out: what is not used, and why, in words: what is no image or cannot be read, an image that is labelled as two
-            digits, and one to learn from that looks like one of the gate's.
+            digits, and one to learn from that looks like one of the gate's or of a hold-out.
 
     """
 
@@ -67,12 +67,13 @@ def part_of(sha256: str) -> str:
     return "gate" if share < 2 else "validation" if share == 2 else "train"
 
 
-def load_corrections(folder: Path, limits: InboxSettings) -> Corrections:
+def load_corrections(folder: Path, limits: InboxSettings, holdouts: Iterable[np.ndarray] = ()) -> Corrections:
     """Decode every correction, by the same code and under the same limits as the inbox.
 
     Args:
         folder: corrections/.
         limits: how large an image may be, and how long it may take.
+        holdouts: other images that are not to be learnt from, each (n, 28, 28) uint8.
 
     Returns:
         The parts; what cannot be used is named in them, never fatal.
@@ -99,8 +100,9 @@ def load_corrections(folder: Path, limits: InboxSettings) -> Corrections:
             shown, names = " and as ".join(NAMES[label] for label in sorted(named)), sorted(map(printable, named.values()))
             left_out.append(f"one image is labelled as {shown}: {', '.join(names)}")
     gate = _as_split(parts["gate"])
+    held = np.concatenate([gate.x, *holdouts])
     for part in ("train", "validation"):
-        alike = are_alike(_as_split(parts[part]).x, gate.x)
+        alike = are_alike(_as_split(parts[part]).x, held)
         left_out += [
             f"{printable(name)}: it looks like an image that is held back"
             for (_, _, name), is_alike in zip(parts[part], alike, strict=True)

@@ -64,11 +64,11 @@ def load_data(settings: Settings) -> TrainingData:
     chosen = settings.training
     base = load_base_data(chosen.dataset, settings.root, settings.inbox)
     scans = load_scans(chosen.scans, settings.root)
-    corrections = load_corrections(settings.folder("corrections"), settings.inbox)
+    judges = read_scans(scans.by(JUDGES))
+    corrections = load_corrections(settings.folder("corrections"), settings.inbox, (base.test.x, judges.x))
     training, validation = split_validation(base.train, chosen.validation_share)
     watched = vary_scans(scans.by(WATCHED), WATCHED_VARIANTS, chosen.seed)
     learned = with_hands(training, scans.learnt(), chosen)
-    judges = read_scans(scans.by(JUDGES))
     return TrainingData(base, scans, training, join(validation, watched), learned, judges, corrections)
 
 

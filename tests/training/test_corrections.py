@@ -104,6 +104,17 @@ def test_one_picture_is_in_one_part_in_whatever_format_it_came(tmp_path: Path, d
     assert {reason.split(": ")[1] for reason in loaded.left_out} == {"it looks like an image that is held back"}
 
 
+def test_an_image_of_a_hold_out_is_not_learnt(tmp_path: Path, digits: Digits) -> None:
+    """Labelled as it may be, and in whatever format it came; others are, and it may be held back."""
+    for number in range(40):
+        put(tmp_path, digits.labels[number], f"{number}.jpg", encode(digits.images[number], "JPEG", quality=80))
+    loaded = load_corrections(tmp_path, InboxSettings(), [digits.images[:20], digits.images[9000:]])
+    learnt = np.concatenate([loaded.train.x, loaded.validation.x])
+    assert not are_alike(learnt, digits.images[:20]).any()
+    assert are_alike(learnt, digits.images[20:40]).all()
+    assert 10 < len(learnt) == 40 - len(loaded.gate) - len(loaded.left_out)
+
+
 def test_digits_of_two_people_are_not_alike(digits: Digits) -> None:
     """Only an image itself is like it, among a thousand."""
     images = digits.images[:1000]
