@@ -1,12 +1,16 @@
-"""processes.py: a child ends with its parent, even where that has ended before the child could ask for it."""
+"""processes.py: a child ends with its parent, even where that has ended already; and root makes nothing that is root's."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from daemon.processes import python
+from tests.conftest import NOBODY
 
 CHILD = """
 import signal, sys
@@ -37,3 +41,25 @@ def test_a_child_whose_parent_lives_goes_on() -> None:
     """What it asks for changes nothing then."""
     done = subprocess.run(python("-c", CHILD), stdin=subprocess.DEVNULL, capture_output=True, check=True)
     assert b"lives on\n" == done.stdout
+
+
+BECOME = """
+import os, sys
+from pathlib import Path
+from daemon.processes import become_owner
+become_owner(*map(Path, sys.argv[1:]))
+print(os.getresuid(), os.getresgid(), os.getgroups())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@pytest.mark.parametrize(("owners", "expected"), [((NOBODY, NOBODY), NOBODY), ((NOBODY, 0), 0), ((0, 0), 0)])
+def test_root_goes_on_as_the_owner_of_the_folders(tmp_path: Path, owners: tuple[int, int], expected: int) -> None:
+    """For good, without root's groups; only where they have one other owner."""
+    folders = [tmp_path / "models", tmp_path / "logs"]
+    for folder, owner in zip(folders, owners, strict=True):
+        folder.mkdir()
+        os.chown(folder, owner, owner)
+    done = subprocess.run(python("-c", BECOME, *map(str, folders)), capture_output=True, check=True, text=True)
+    assert f"{(expected,) * 3} {(expected,) * 3} " in done.stdout
+    assert expected == 0 or done.stdout.endswith(f" [{NOBODY}]\n")

@@ -271,6 +271,8 @@ def test_it_retrains_and_swaps_in_the_sandbox(machine: Machine) -> None:
     machine.wait_until(lambda: results(machine).get("after-swap-0.png") == 0, "a result of the new version")
     assert '"version":"v0002"' in machine.run("cat", f"{RESULTS}/after-swap-0.png.json", user="bob")
     assert "not permitted" not in machine.run("cat", "/var/lib/digitd/logs/training/v0002/trainer.log")
+    assert "v0003" in machine.run("digitd", "retrain")  # by root, who leaves nothing that shuts the service out
+    assert machine.run("find", "/var/lib/digitd", "-user", "root", "-path", "*/v0003*") == ""
 
 
 def test_nothing_is_lost_when_it_is_killed(machine: Machine) -> None:
