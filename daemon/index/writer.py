@@ -165,7 +165,8 @@ class Index:
             self._missed = first if self._missed is None else min(first, self._missed)
             self._pending = []
         self._metrics.index_pending.set(len(self._pending))
-        if cause.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        busy = cause.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+        if busy:
             self._busy_since = now if self._busy_since is None else self._busy_since
             if now - self._busy_since < BUSY_SECONDS:
                 return  # somebody fills it; the next pass tries again
@@ -175,7 +176,10 @@ class Index:
         self._close()
         damaged = isinstance(error, Unusable) or cause.startswith(DAMAGE)
         if self._works or damaged:
-            log.error("%s: %s (%s); %s", self._path, error, cause, "made anew" if damaged else "answers go on without it")
+            outlook = "made anew" if damaged else "answers go on without it"
+            if busy:
+                outlook += "; `lslocks` names the process that has locked it"
+            log.error("%s: %s (%s); %s", self._path, error, cause, outlook)
         self._works = False
         if damaged:
             with suppress(OSError):

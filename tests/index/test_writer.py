@@ -176,6 +176,25 @@ def test_a_locked_index_is_waited_for(written: Written) -> None:
     assert 1 == written.metric("digitd_index_up")
 
 
+def test_who_may_only_read_cannot_do_worse_than_that(written: Written, caplog: pytest.LogCaptureFixture) -> None:
+    """A reader's lock on what SQLite keeps beside the index holds every writer up: that is said, and how to find him."""
+    written.write(record("a.png"))
+    reader = (
+        "import fcntl, sys; f = open(sys.argv[1], 'rb'); fcntl.lockf(f, fcntl.LOCK_SH, 1, 120); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", reader, f"{written.path}-shm"]  # 120: WAL_WRITE_LOCK of sqlite's wal.c
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert b"\n" == holder.stdout.readline()
+        written.write(record("b.png", at=NOON + 1))
+        written.write(after=61.0)
+        holder.communicate(b"\n")
+    assert 0 == written.metric("digitd_index_up")
+    assert any("answers go on without it; `lslocks` names the process" in line for line in caplog.messages)
+    written.write(after=CLOSED_SECONDS + 1)
+    assert (1, ["a.png", "b.png"]) == (written.metric("digitd_index_up"), written.names())
+
+
 def test_a_full_disk_costs_nothing_but_the_index(written: Written, caplog: pytest.LogCaptureFixture) -> None:
     """It is said once, with a metric; what waits is written when there is room again."""
     written.write(record("a.png"))

@@ -35,7 +35,7 @@ def course(settings: Settings, corrections: int) -> Course:
         NOTHING,
         NOTHING,
         NOTHING,
-        Corrections(learnt, NOTHING, NOTHING, []),
+        Corrections(learnt, NOTHING, NOTHING, NOTHING, []),
     )
     return choose_course(settings, Registry(REPOSITORY / "models").version("v0001"), data)
 
