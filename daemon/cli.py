@@ -110,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     restore = command("restore", _restore, "fetch an answer and its original, from the folders or the archives")
     restore.add_argument("name", metavar="NAME", help="of the image, or a pattern such as 'batch7/*.png'")
     restore.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="where the copies go (default: here)")
+    web = command("web", _web, "serve a page to look and correct, for a browser")
+    web.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1; others need --token-file)")
+    web.add_argument("--port", type=int, default=9788, help="likewise (default: 9788; 0: any)")
+    web.add_argument("--token-file", type=Path, metavar="FILE", help="whose token admits; a new one each time unless given")
+    web.add_argument("--url", help="how browsers address it behind a reverse proxy, such as https://digits.example.org")
+    web.add_argument("--no-browser", dest="browser", action="store_false", help="print the address and open nothing")
     command("check", _check, "check configuration, folders, model and limits; print what is in force")
     init = command("init", _init, "lay out a new root: configuration, folders, model, data set", configured=False)
     init.add_argument("folder", type=Path, metavar="DIR")
@@ -214,6 +220,13 @@ def _restore(options: argparse.Namespace) -> int:
     from daemon.commands.restore import restore
 
     return restore(load_settings(options.config), options.name, options.to)
+
+
+def _web(options: argparse.Namespace) -> int:
+    from daemon.commands.web import show
+
+    settings = load_settings(options.config)
+    return show(settings, options.host, options.port, options.token_file, options.url, options.browser)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -37,6 +37,7 @@ class Wanted:
         outcome: "accepted", "review" or "rejected".
         version: of the model.
         least, most: confidence, both included.
+        is_labelled: whether a person has said what it shows.
 
     """
 
@@ -48,6 +49,7 @@ class Wanted:
     version: str | None = None
     least: float | None = None
     most: float | None = None
+    is_labelled: bool | None = None
 
     def condition(self) -> tuple[str, dict[str, object]]:
         """As SQL, with its parameters."""
@@ -61,6 +63,7 @@ class Wanted:
             "version": "version = :version",
             "least": "confidence >= :least",
             "most": "confidence <= :most",
+            "is_labelled": "(sha256 IN (SELECT sha256 FROM labels)) = :is_labelled",
         }
         values = {key: getattr(self, key) for key in parts if getattr(self, key) is not None}
         return " AND ".join(parts[key] for key in values) or "1", values

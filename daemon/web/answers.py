@@ -1,0 +1,223 @@
+"""Answers as they are shown: found in the index, newest first, however many there are; with what people said of them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from daemon.clock import timestamp
+from daemon.config import Settings
+from daemon.drops import with_ending
+from daemon.files import printable
+from daemon.folders import Folder
+from daemon.index.answers import parse
+from daemon.index.queries import Wanted
+from daemon.index.retention import Part, parts
+from daemon.training.corrections import NAMES
+
+MAX_JSON = 1 << 16  # bytes; ours are under 2,000
+FIRST_SLICE, LARGEST_SLICE = 2_000, 50_000  # answers that are looked through at once
+LOOK_SECONDS = 0.2  # how long answers are looked through before what was found is shown
+OUTCOMES = ("accepted", "review", "rejected", "corrected")
+REASONS = {"low_confidence": "not sure", "not_a_digit": "no digit?", "several_digits": "several digits?"}
+END = (float("inf"), 1 << 62)  # behind the newest answer
+
+_SLICE = """
+SELECT answered_at, id FROM answers
+WHERE answered_at <= :at AND (answered_at < :at OR id < :id) AND answered_at >= :since
+ORDER BY answered_at DESC, id DESC LIMIT 1 OFFSET :further
+"""
+_FOUND = """
+SELECT * FROM answers
+WHERE answered_at <= :at AND (answered_at < :at OR id < :id)
+    AND answered_at >= :from_at AND (answered_at > :from_at OR id >= :from_id) AND {condition}
+ORDER BY answered_at DESC, id DESC LIMIT :limit
+"""
+Place = tuple[float, int]  # of an answer among all, by time: answered_at and id
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which answers are asked for, as an address says it; what is empty is not asked for."""
+
+    outcome: str = ""
+    digit: str = ""
+    version: str = ""
+    day: str = ""
+    name: str = ""
+
+    @classmethod
+    def of(cls, values: Mapping[str, str]) -> Filters:
+        """Those of an address; what makes no sense is passed over."""
+        day = values.get("day", "")
+        try:
+            date.fromisoformat(day)
+        except ValueError:
+            day = ""
+        outcome, digit = values.get("outcome", ""), values.get("digit", "")
+        return cls(
+            outcome if outcome in OUTCOMES else "",
+            digit if digit in NAMES[:10] else "",
+            values.get("version", "")[:64],
+            day,
+            values.get("name", "")[:255],
+        )
+
+    @property
+    def wanted(self) -> Wanted:
+        """The same, as the index is asked."""
+        corrected = self.outcome == "corrected"
+        since = until = None
+        if self.day:
+            morning = datetime.fromisoformat(self.day)
+            since, until = morning.timestamp(), (morning + timedelta(days=1)).timestamp()
+        return Wanted(
+            name=self.name or None,
+            digit=int(self.digit) if self.digit else None,
+            since=since,
+            until=until,
+            outcome=None if corrected else self.outcome or None,
+            version=self.version or None,
+            is_labelled=True if corrected else None,
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Some answers.
+
+    Attributes:
+        rows: of the index, newest first.
+        next: where to go on; None where there is nothing more.
+        looked_back_to: that moment was reached before there were as many as were asked for; None where there were.
+
+    """
+
+    rows: list[sqlite3.Row]
+    next: Place | None
+    looked_back_to: float | None
+
+
+def look_back(index: sqlite3.Connection, wanted: Wanted, count: int, before: Place = END) -> Found:
+    """The newest answers of a kind, looked for in slices, for a bounded time: what is rare needs no index of its own."""
+    condition, values = wanted.condition()
+    since = wanted.since or 0.0
+    place = min(before, (wanted.until, 0)) if wanted.until else before
+    rows: list[sqlite3.Row] = []
+    slice_, deadline = FIRST_SLICE, time.monotonic() + LOOK_SECONDS
+    while True:
+        at, id_ = place
+        bounds = {"at": at, "id": id_, "since": since}
+        last = index.execute(_SLICE, bounds | {"further": slice_ - 1}).fetchone()
+        from_at, from_id = last or (since, 0)
+        more = bounds | {"from_at": from_at, "from_id": from_id, "limit": count - len(rows)}
+        rows += index.execute(_FOUND.format(condition=condition), values | more)
+        if len(rows) >= count:
+            return Found(rows, (rows[-1]["answered_at"], rows[-1]["id"]), None)
+        if last is None:
+            return Found(rows, None, None)
+        place = (from_at, from_id)
+        if time.monotonic() > deadline:
+            return Found(rows, place, from_at)
+        slice_ = min(LARGEST_SLICE, slice_ * 4)
+
+
+def as_place(text: str) -> Place:
+    """Where a page begins, as its address says it: "1764072000.0,17"; the newest where it says nothing of the kind."""
+    at, _, id_ = text.partition(",")
+    try:
+        return float(at), int(id_)
+    except ValueError:
+        return END
+
+
+def read(index: sqlite3.Connection, id_: int) -> sqlite3.Row | None:
+    """One answer; None where there is none of that number."""
+    row: sqlite3.Row | None = index.execute("SELECT * FROM answers WHERE id = ?", (id_,)).fetchone()
+    return row
+
+
+def shown(settings: Settings, index: sqlite3.Connection, rows: list[sqlite3.Row]) -> list[dict[str, Any]]:
+    """Answers for a template."""
+    labels = label_names(settings, index, rows)
+    return [_shown(settings, row, label) for row, label in zip(rows, labels, strict=True)]
+
+
+def _shown(settings: Settings, row: sqlite3.Row, label: str | None) -> dict[str, Any]:
+    original, json = parts(row)
+    sha256 = row["sha256"].hex() if row["sha256"] else None
+    name = printable(os.fsdecode(row["name"]))
+    answer = {
+        "id": row["id"],
+        "name": name,
+        "digit": row["digit"],
+        "confidence": row["confidence"],
+        "outcome": row["outcome"],
+        "reason": REASONS.get(row["reason"], (row["reason"] or "").replace("_", " ")),
+        "version": row["version"],
+        "at": row["answered_at"],
+        "iso": timestamp(row["answered_at"]),
+        "label": label.partition("/")[0] if label else None,
+        "sha256": sha256,
+        "picture": f"/picture/{row['id']}/{sha256[:8]}" if sha256 and not row["gone"] & original.bit else None,
+        "archive": row["archive"],
+        "gone": bool(row["gone"] & original.bit),
+        "detail": "",
+        "hint": "",
+    }
+    if row["outcome"] == "rejected":
+        content = {} if row["gone"] & json.bit else read_json(settings, json)
+        answer |= {key: printable(str(content.get(key, ""))) for key in ("detail", "hint")}
+    return answer
+
+
+def read_json(settings: Settings, part: Part) -> dict[str, Any]:
+    """What a JSON in results/ or rejected/ says; empty where it is gone."""
+    try:
+        with Folder(settings.folder(part.key)) as folder:
+            descriptor = folder.open(part.path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                return parse(os.read(descriptor, MAX_JSON))
+            finally:
+                os.close(descriptor)
+    except OSError:
+        return {}
+
+
+def label_names(settings: Settings, index: sqlite3.Connection, rows: list[sqlite3.Row]) -> list[str | None]:
+    """The label of each answer's image: its name below corrections/, such as "7/a.png"; None where it has none.
+
+    The folder is the truth, and it is not listed: a label is where the index says, or where `digitd correct` puts it.
+    """
+    try:
+        with Folder(settings.folder("corrections")) as folder:
+            return [next(_existing(folder, index, row), None) for row in rows]
+    except OSError:
+        return [None] * len(rows)
+
+
+def _existing(folder: Folder, index: sqlite3.Connection, row: sqlite3.Row) -> Iterator[str]:
+    if row["sha256"] is None or row["size"] is None:
+        return
+    known = index.execute("SELECT file FROM labels WHERE sha256 = ?", (row["sha256"],)).fetchone()
+    original = parts(row)[0].path
+    places = [os.fsdecode(known[0])] if known and known[0] else []
+    places += [with_ending(f"{name}/{original}", tag, "") for tag in (f"~{row['sha256'].hex()[:8]}", "") for name in NAMES]
+    for place in places:
+        with suppress(OSError):
+            status = folder.status(place)
+            if stat.S_ISREG(status.st_mode) and status.st_size == row["size"]:
+                yield place
+
+
+def versions(index: sqlite3.Connection) -> list[str]:
+    """The versions that the newest answers name, for a choice of them."""
+    found = index.execute("SELECT DISTINCT version FROM (SELECT version FROM answers ORDER BY answered_at DESC LIMIT 5000)")
+    return sorted((version for (version,) in found if version), reverse=True)

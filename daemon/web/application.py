@@ -1,0 +1,46 @@
+"""The page: views, and what stands before them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from daemon.web import live, pictures
+from daemon.web.access import Access, Guard
+from daemon.web.site import Site
+
+MOST_BODY = 64 * 1024  # bytes of a form
+
+
+def make_application(site: Site, access: Access) -> Starlette:
+    """Put it together."""
+
+    def fail(request: Request, error: Exception) -> Response:
+        status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
+        return site.page(request, "failed.html", status, detail=detail)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        site.pictures.close()
+
+    return Starlette(
+        routes=[
+            *live.routes(site),
+            *pictures.routes(site),
+            Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+        ],
+        middleware=[Middleware(Guard, access=access, templates=site.templates)],
+        exception_handlers={HTTPException: fail},
+        lifespan=lifespan,
+        max_body_size=MOST_BODY,
+    )
