@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,7 +35,10 @@ CLOSED_TO_US = {  # of a file that cannot be opened for reading, where nothing i
     errno.EWOULDBLOCK,  # its owner holds a lease on it: fcntl(2), F_SETLEASE
 }
 
+ABANDONED_SECONDS = 3600.0  # a file that is not whole and did not change for so long is nobody's any more
+
 _libc = ctypes.CDLL(None, use_errno=True)
+_WRITER = f"{os.uname().nodename.replace('/', '-')}.{secrets.token_hex(8)}"  # shared by those that are forked from here
 
 
 def printable(name: str) -> str:
@@ -61,8 +65,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Readers, also after a power cut, see the old file or the whole new one. For folders that nobody else may write to.
     """
-    temporary = path.with_name(f".{path.stem[:200]}.{os.getpid()}{path.suffix}")
-    temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary
         if not temporary.is_symlink():
@@ -71,6 +74,33 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def writer_name() -> str:
+    """What no other process calls itself that may write to the same folder, on this host or another."""
+    return f"{_WRITER}.{os.getpid()}"
+
+
+def file_system_time(folder: Path) -> float:
+    """Now, in seconds since the epoch, by the clock that stamps what is written to a folder of ours.
+
+    Where it is mounted from another host that is not this host's clock, and times of files can only be compared with it.
+    """
+    os.utime(folder)
+    return folder.stat().st_mtime
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what crashes left unfinished in a folder, whichever host they were on.
+
+    A writer that is only slow finds its file gone, and writes it again.
+    """
+    if left := list(folder.iterdir()):
+        now = file_system_time(folder)
+        for path in left:
+            with suppress(FileNotFoundError):  # it was finished, or another host was faster
+                if now - path.lstat().st_mtime > ABANDONED_SECONDS:
+                    path.unlink()
 
 
 def append_line(path: Path, text: str) -> None:
@@ -181,6 +211,23 @@ def take_lock(path: Path, *, wait: bool = False) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock, as `take_lock` takes it, while the block runs; wait for it before.
+
+    Raises:
+        PermissionError: it is another user's, who holds it.
+
+    """
+    lock = take_lock(path, wait=True)
+    if lock is None:
+        raise PermissionError(errno.EACCES, "another user holds this lock", str(path))
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def give_to_owner(descriptor: int, folder: Path) -> None:

@@ -214,7 +214,17 @@ def rename_to_free_name(source: Folder, name: str, target: Folder, new_name: str
     if _libc.renameat2(parent, os.fsencode(last), new_parent, os.fsencode(new_last), _RENAME_NOREPLACE) == 0:
         return True
     number = ctypes.get_errno()
-    if number in (errno.EEXIST, errno.EINVAL, errno.ENOSYS, errno.ENOENT, errno.ENOTDIR, errno.EXDEV):
+    if number in (errno.EINVAL, errno.ENOSYS):  # NFS, 9p, some of FUSE: such a rename is made of two names of one file
+        try:
+            os.link(last, new_last, src_dir_fd=parent, dst_dir_fd=new_parent, follow_symlinks=False)
+        except OSError as error:
+            number = error.errno or errno.EIO
+        else:
+            os.unlink(last, dir_fd=parent)
+            return True
+        if number in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):  # no such link; of a file of another user's not either
+            return False
+    if number in (errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EXDEV):
         return False
     raise OSError(number, os.strerror(number), f"{target.path}/{new_name}")
 

@@ -19,17 +19,17 @@ import numpy as np
 
 from daemon.answering.choice import answer
 from daemon.answering.counting import count_answers
-from daemon.answering.publish import prepare, publish_predictions, publish_rejection, remove_orphaned_temporaries
+from daemon.answering.publish import prepare, publish_predictions, publish_rejection
 from daemon.answering.records import prediction_records, rejection_record
 from daemon.answering.retirement import Answered, Folders, Retirement
 from daemon.answering.walks import Elsewhere, Step, Then, Walks, ended
 from daemon.changes import tell_in_force
 from daemon.config import Settings
 from daemon.drops import Drop, Predictions, Rejection, with_ending
-from daemon.files import RETRY_SECONDS, printable
+from daemon.files import RETRY_SECONDS, file_system_time, printable
 from daemon.intake.claiming import Intake
 from daemon.models.live import LiveModel
-from daemon.reading.chunks import Decoded, Decoders, decode_harmless
+from daemon.reading.chunks import MOST_LOSSES, Decoded, Decoders, decode_harmless, lost_again
 from daemon.reading.workers import WorkersLost
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.readiness import Readiness
@@ -139,13 +139,13 @@ class Pipeline:
             decoded = decode_harmless(self._folders.work, drops, self._settings.inbox.max_pixels)
             self._walks.begin(self._answer(decoded, True, time.time()))
 
-    async def _walk(self, drops: list[Drop], few: bool, tries: int = 1) -> None:
+    async def _walk(self, drops: list[Drop], few: bool, tries: int = 1, losses: int = 0) -> None:
         """Decode in a process of its own, then answer."""
         claimed = time.time()
         try:
             decoded = await Elsewhere(partial(self._decoders.decode, drops))
         except WorkersLost:
-            self._walks.begin(self._walk(drops, few, tries))
+            await self._walk_again(drops, few, tries, losses + 1)
         except TimeoutError as error:
             if len(drops) > 1:  # what hangs costs its whole limit again in each part that it is in: so at once alone
                 self._split(drops, 1, few, error)
@@ -168,6 +168,15 @@ class Pipeline:
         else:
             self._metrics.stage_seconds.labels("decode").observe(time.time() - claimed)
             await self._answer(decoded, few, claimed)
+
+    async def _walk_again(self, drops: list[Drop], few: bool, tries: int, losses: int) -> None:
+        """The processes were lost, so many times in a row: that is nobody's end, but it is said."""
+        if losses == MOST_LOSSES and len(drops) > 1:  # perhaps one of them does it
+            self._split(drops, -(-len(drops) // PARTS), few, lost_again("read it"))
+            return
+        if losses == MOST_LOSSES:
+            await self._try_again("decoders", lost_again(f"read {printable(drops[0].name)}"))
+        self._walks.begin(self._walk(drops, few, tries, losses % MOST_LOSSES))
 
     def _split(self, drops: list[Drop], size: int, few: bool, error: Exception) -> None:
         log.info("a chunk of %d images could not be decoded (%s); tried again by %d", len(drops), error, size)
@@ -218,11 +227,14 @@ class Pipeline:
         """
         started = time.monotonic()
         publish = partial(publish_predictions, self._folders.results, batch)
+        losses = 0
         while True:
             try:
                 elsewhere = publish() if few else await Elsewhere(partial(self._decoders.write, publish))
             except WorkersLost:
-                continue
+                losses += 1
+                if losses % MOST_LOSSES == 0:
+                    await self._try_again("decoders", lost_again(f"wrote {len(batch.drops)} results"))
             except Exception as error:  # whatever it is, the originals are still there
                 fault = error if isinstance(error, OSError) else OSError(errno.EIO, f"writing results: {error!r}")
                 await self._try_again("results", fault)
@@ -238,10 +250,14 @@ class Pipeline:
         now = time.time()
         self._end(batch.drops)
         processed = self._folders.processed
+        kept = [with_ending(drop.name, "", "") for drop in batch.drops]
+        for number, name in elsewhere.items():  # with several hosts on one folder, each original keeps to its JSON
+            kept[number] = name.removesuffix(".json")
+        records = prediction_records(batch, elsewhere)
         self._retirement.put(
             [
-                Answered(drop.name, image.sha256, processed, with_ending(drop.name, "", ""), record)
-                for drop, image, record in zip(batch.drops, batch.images, prediction_records(batch, elsewhere), strict=True)
+                Answered(drop.name, image.sha256, processed, name, record)
+                for drop, image, name, record in zip(batch.drops, batch.images, kept, records, strict=True)
             ]
         )
         count_answers(self._metrics, batch, now)
@@ -293,10 +309,10 @@ class Pipeline:
     def _is_young(self, drop: Drop) -> bool:
         """Whether the file changed so lately that its writer may not be done."""
         try:
-            age = time.time() - os.lstat(f"{self._folders.work}/{drop.name}").st_mtime
+            changed = os.lstat(f"{self._folders.work}/{drop.name}").st_mtime
         except FileNotFoundError:
             return False
-        return 0 <= age < self._settings.inbox.grace_seconds
+        return abs(file_system_time(self._folders.work) - changed) < self._settings.inbox.grace_seconds
 
     def _end(self, drops: list[Drop]) -> None:
         """These walk no further than to be retired."""
@@ -316,6 +332,5 @@ class Pipeline:
         try:
             for folder in (self._folders.results, self._folders.rejected):
                 prepare(folder)
-                remove_orphaned_temporaries(folder)
         except OSError as error:
             self._readiness.fault("results", error)

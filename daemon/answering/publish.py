@@ -18,7 +18,7 @@ from daemon.answering.naming import candidates, file_digest, json_name, json_own
 from daemon.clock import timestamp, timestamps
 from daemon.config import TEMPORARY
 from daemon.drops import Predictions, Rejection, with_ending
-from daemon.files import printable
+from daemon.files import printable, remove_abandoned, writer_name
 from daemon.folders import Folder, rename, rename_to_free_name
 
 SCHEMA = 1
@@ -69,12 +69,18 @@ def publish_rejection(work: Path, rejected: Path, rejection: Rejection, now: flo
     except FileNotFoundError:
         return None, ""  # somebody took it away: there is nothing left to answer
     own = printable(name), sha256
+    kept = ""
     with Folder(rejected) as folder:
-        for kept in candidates(folder, name, sha256 or file_digest(status)):
-            target = with_ending(kept, "", ".json")
-            if may_have(folder, kept, sha256, status) and _may_be_json(folder, target, own):
-                break
-        _write_json(folder, rejection_json(rejection, now), target, lambda: target)
+
+        def choose() -> str:
+            nonlocal kept
+            for kept in candidates(folder, name, sha256 or file_digest(status)):
+                target = with_ending(kept, "", ".json")
+                if may_have(folder, kept, sha256, status) and _may_be_json(folder, target, own):
+                    break
+            return target
+
+        target = _write_json(folder, rejection_json(rejection, now), choose(), choose)
     return kept if stat.S_ISREG(status.st_mode) else None, target
 
 
@@ -171,9 +177,9 @@ def retire(work: Folder, name: str, folder: Folder, kept: str | None, sha256: st
 
 def _write_json(folder: Folder, content: dict[str, Any], usual: str, otherwise: Callable[[], str]) -> str:
     """Make it appear under the usual name, or where that is taken or has no folder yet, under the one that is told then."""
-    temporary = f"{TEMPORARY}/{os.getpid()}.json"
+    temporary = f"{TEMPORARY}/{writer_name()}.json"
     try:
-        descriptor = folder.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        descriptor = _begin(folder, temporary)
         try:
             text = to_line(content)
             if os.write(descriptor, text) != len(text):  # a disk that fills up takes a part, and only then says so
@@ -182,7 +188,10 @@ def _write_json(folder: Folder, content: dict[str, Any], usual: str, otherwise: 
             os.close(descriptor)
         if rename_to_free_name(folder, temporary, folder, usual):
             return usual
-        name = otherwise()
+        folder.make_parents(name := otherwise())
+        if rename_to_free_name(folder, temporary, folder, name):
+            return name
+        name = otherwise()  # it holds its JSON already, or another host was faster: the next
         rename(folder, temporary, folder, name)
     except OSError:
         with suppress(OSError):
@@ -191,19 +200,16 @@ def _write_json(folder: Folder, content: dict[str, Any], usual: str, otherwise: 
     return name
 
 
+def _begin(folder: Folder, temporary: str) -> int:
+    """A descriptor of a new file: one of that name, left by an end in between, may by now be the other name of a result."""
+    try:
+        return folder.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    except FileExistsError:
+        folder.unlink(temporary)
+        return folder.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+
 def prepare(folder: Path) -> None:
-    """Make a folder for JSON files, with a place beside them for those that are not whole yet."""
+    """Make a folder for JSON files, with a place for those that are not whole yet; others may write there meanwhile."""
     (folder / TEMPORARY).mkdir(parents=True, exist_ok=True)
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Remove what a crash left half-written; only while nobody writes."""
-    for left in (folder / TEMPORARY).iterdir():
-        left.unlink(missing_ok=True)
-
-
-def remove_orphaned_temporaries(folder: Path) -> None:
-    """Remove what processes left half-written that have ended since."""
-    for left in (folder / TEMPORARY).iterdir():
-        if not os.path.exists(f"/proc/{left.stem}"):
-            left.unlink(missing_ok=True)
+    remove_abandoned(folder / TEMPORARY)

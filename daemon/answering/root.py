@@ -6,7 +6,7 @@ import errno
 import os
 from contextlib import ExitStack
 
-from daemon.answering.publish import prepare, remove_temporaries
+from daemon.answering.publish import prepare
 from daemon.answering.retirement import Folders
 from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, PRESENCE, Settings
 from daemon.files import take_lock
@@ -35,7 +35,6 @@ def take_root(settings: Settings, stack: ExitStack) -> Folders:
     folders = Folders(*(settings.folder(name) for name in ("work", "results", "processed", "rejected")))
     for folder in (folders.results, folders.rejected):
         prepare(folder)
-        remove_temporaries(folder)
     return folders
 
 

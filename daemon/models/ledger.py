@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.clock import timestamp
-from daemon.files import append_line, read_lines
+from daemon.files import append_line, locked, read_lines
 
 EVENTS = (  # docs/glossary.md says what each means
     "begun",
@@ -50,7 +50,8 @@ class Ledger:
         """
         now = time.time()
         line = {"at": timestamp(now), "time": now, "event": event, "version": version, "reason": reason, **facts}
-        append_line(self._path, json.dumps(line))
+        with locked(self._path.with_name(".ledger.lock")):  # over NFS, lines that two hosts append would be one
+            append_line(self._path, json.dumps(line))
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Its lines, oldest first; what is none, such as a person may write, is passed over."""

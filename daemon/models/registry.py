@@ -7,15 +7,13 @@ without being vetted only if the ledger says that its file was made or vetted he
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from daemon.files import replace_symlink, take_lock
+from daemon.files import locked, replace_symlink
 from daemon.models.ledger import Ledger
 from daemon.models.manifest import Manifest
 from daemon.models.provenance import is_known, is_shipped
@@ -229,13 +227,8 @@ class Registry:
             PermissionError: the lock is another user's, who holds it.
 
         """
-        lock = take_lock(self.folder / ".current.lock", wait=True)
-        if lock is None:
-            raise PermissionError(errno.EACCES, "another user chooses a version", str(self.folder / ".current.lock"))
-        try:
+        with locked(self.folder / ".current.lock"):
             yield
-        finally:
-            os.close(lock)
 
     def _choose(self, name: str, reason: str, before: str | None) -> None:
         if self.current_name() == name:

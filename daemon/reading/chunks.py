@@ -24,7 +24,7 @@ TOGETHER = 32  # pictures that are normalised at once
 FILES_AT_ONCE = 256  # files that `decode_all` gives to a process at once
 CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
 WRITE_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
-MOST_LOSSES = 5  # of the processes, in a row, before `decode_all` gives a chunk up
+MOST_LOSSES = 5  # of the processes, in a row and over one task, before that is the machine's fault
 
 
 @dataclass(slots=True)
@@ -133,6 +133,11 @@ def _rejection(drop: Drop, error: InvalidImage) -> Rejection:
     return Rejection(drop, error.reason, error.detail, error.hint, error.sha256)
 
 
+def lost_again(doing: str) -> OSError:
+    """The fault that it is to lose the processes MOST_LOSSES times while they did something."""
+    return OSError(errno.EAGAIN, f"the decoder processes were lost {MOST_LOSSES} times in a row while they {doing}")
+
+
 def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded:
     """Decode files of a folder under the daemon's limits, and wait for it.
 
@@ -159,8 +164,7 @@ def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded
                 if losses + 1 < MOST_LOSSES:
                     pending.append((drops, losses + 1))
                 else:
-                    lost = OSError(errno.EAGAIN, f"the decoder processes were lost {MOST_LOSSES} times while they read it")
-                    whole.failed += [(drop, lost) for drop in drops]
+                    whole.failed += [(drop, lost_again("read it")) for drop in drops]
                 continue
             except Exception as error:  # a time-out or a dead process: whoever caused it, alone
                 if len(drops) > 1:

@@ -1,9 +1,11 @@
 """pipeline.py: one pass at a time, without threads, with real decoders and the real model."""
 
+import hashlib
 import json
 import os
 import queue
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -338,3 +340,46 @@ def test_readiness_names_every_reason() -> None:
     readiness.report("results", None)
     readiness.report("inbox", None)
     assert [] == readiness.reasons
+
+
+@pytest.mark.parametrize("wrong", [-600, 600])
+def test_a_host_whose_clock_is_wrong_gives_no_file_up_early(
+    build: Callable[..., Line], monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    """Whether a file is still being written is told by the clock of the file system, which may be another host's."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + wrong)
+    line = build(INBOX__GRACE_SECONDS=60.0)
+    line.put("a.png", b"text", changed=line.root.stat().st_mtime)
+    line.run_until(lambda: line.metric("digitd_stage_seconds_count", stage="decode"), "a look")
+    line.run_until(lambda: line.pipeline.idle, "the file to be back")
+    assert ({"a.png"}, set()) == (line.names("inbox"), line.names("rejected"))
+
+
+def test_decoders_that_are_lost_again_and_again_are_told(build: Callable[..., Line], digits: Digits) -> None:
+    """Whoever ends them: the image is not given up, but it is said, and from then on tried once a second."""
+    line = build()
+    line.put("a.tif", encode(digits.images[0], "TIFF"))
+
+    def lose() -> bool:
+        line.pipeline.run_once(0)
+        line.decoders.close()
+        return any("lost 5 times in a row while they read a.tif" in reason for reason in line.readiness.reasons)
+
+    wait_until(lose, "it to be told")
+    assert {"a.tif"} == line.names("work")
+    assert digits.labels[0] == line.answer("results", "a.tif")["digit"]
+    assert set() == line.names("rejected")
+
+
+def test_with_several_hosts_an_original_keeps_to_its_json(build: Callable[..., Line], digits: Digits) -> None:
+    """Another host answered another image of the name first: JSON and original both have the digest in their names."""
+    line = build()
+    (line.root / "results" / "a.png.json").write_bytes(b'{"file": "a.png", "sha256": "of another"}\n')
+    content = digits.png(0)
+    line.put("a.png", content)
+    tagged = f"a~{hashlib.sha256(content).hexdigest()[:8]}.png"
+    assert "a.png" == line.answer("results", tagged)["file"]
+    line.run_until(lambda: line.pipeline.idle, "the books to be closed")
+    line.retirement.flush()
+    assert {tagged} == line.names("processed")

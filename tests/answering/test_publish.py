@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from daemon.answering.publish import (
     publish_predictions,
     publish_rejection,
     rejection_json,
-    remove_temporaries,
     to_line,
 )
 from daemon.answering.publish import (
@@ -24,8 +25,10 @@ from daemon.answering.publish import (
 )
 from daemon.clock import timestamp
 from daemon.drops import Drop, ImageFacts, Predictions, Rejection
+from daemon.files import writer_name
 from daemon.folders import Folder
-from tests.conftest import files_below, leased
+from tests.conftest import REPOSITORY, files_below, leased
+from tests.faults.harness import why_no_root
 
 SEVEN = [0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.991, 0.001, 0.001]
 
@@ -275,13 +278,40 @@ def test_publishing_into_a_missing_folder_raises(tmp_path: Path) -> None:
         publish_predictions(tmp_path / "none", batch("a.png", b"x"))
 
 
-def test_temporaries_of_a_crash_are_removed(results: Path) -> None:
-    """What was half-written goes; results stay."""
+def test_what_a_crash_left_half_written_is_removed_in_time(results: Path) -> None:
+    """Whoever left it; but not what another host may still be writing, nor a result."""
     publish_predictions(results, batch("a.png", b"x"))
-    (results / ".tmp" / "12.json").write_bytes(b'{"schema"')
-    remove_temporaries(results)
-    assert [] == os.listdir(results / ".tmp")
+    for name, age in (("other-host.1.json", 7200), ("other-host.2.json", 60)):
+        path = results / ".tmp" / name
+        path.write_bytes(b'{"schema"')
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    prepare(results)
+    assert ["other-host.2.json"] == os.listdir(results / ".tmp")
     assert {"a.png.json"} == files_below(results)
+
+
+def test_the_other_name_of_a_result_is_not_written_to(results: Path) -> None:
+    """Where a rename is made of two names, an end between the two leaves both; the next result is another file."""
+    publish_predictions(results, batch("a.png", b"x"))
+    os.link(results / "a.png.json", results / ".tmp" / f"{writer_name()}.json")
+    publish_predictions(results, batch("b.png", b"y"))
+    assert ["a.png", "b.png"] == [json.loads((results / f"{name}.png.json").read_bytes())["file"] for name in "ab"]
+    assert [] == os.listdir(results / ".tmp")
+
+
+@pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-")
+def test_all_of_this_holds_without_a_rename_that_replaces_nothing() -> None:
+    """As over NFS and 9p: every test of this file, where the kernel refuses RENAME_NOREPLACE."""
+    refuse = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", os.devnull, "-e", "trace=renameat2", "-e"]
+    pytest_again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not all_of_this", __file__]
+    done = subprocess.run(
+        [*refuse, "inject=renameat2:error=EINVAL", *pytest_again],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert 0 == done.returncode, done.stdout
 
 
 def test_retire_moves_the_original(folders: tuple[Path, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def test_a_lasting_error_pauses_and_resumes(nursery: Nursery, place: Path, kind:
             [*threads_of(daemon.pid), *daemon.workers],
             f"{kind}:error={error}",
             trace=kind,
-            paths=broken_paths(daemon, kind),
+            paths=broken_paths(daemon, drops, kind),
         ):
             drops.drop_mixture()
             drops.drop_digits(3)
@@ -102,16 +103,25 @@ def test_a_lasting_error_pauses_and_resumes(nursery: Nursery, place: Path, kind:
         only_what_is_no_image(daemon, drops)
 
 
-def broken_paths(daemon: Daemon, kind: str) -> list[str]:
+def broken_paths(daemon: Daemon, drops: Drops, kind: str) -> list[str]:
     """Calls that also have to do with pipes and libraries are broken for the walk's files only; empty: for all."""
     root = daemon.root
-    unfinished = [f"{root}/results/.tmp/{pid}.json" for pid in daemon.family]
     return {
         "read": [f"{root}/work/same.png", f"{root}/work/same.txt"],
-        "write": unfinished,
+        "write": unfinished(daemon, drops) if kind == "write" else [],
         "openat": [f"{root}/inbox", f"{root}/results/.tmp"],
         "getdents64": [f"{root}/inbox"],
     }.get(kind, [])
+
+
+def unfinished(daemon: Daemon, drops: Drops) -> list[str]:
+    """What each of the daemon's processes calls a result that is not whole: what it and one decoder do tells of all."""
+    with traced([*threads_of(daemon.pid), *daemon.workers], trace="openat") as log:
+        drops.drop_mixture()
+        daemon.settle()
+        calls = log.read_text(errors="replace")
+    writers = set(re.findall(r'"([^"/]+)\.\d+\.json", O_WRONLY\|O_CREAT\|O_EXCL', calls))
+    return [f"{daemon.root}/results/.tmp/{writer}.{pid}.json" for writer in writers for pid in daemon.family]
 
 
 def faults_counted(daemon: Daemon) -> float:

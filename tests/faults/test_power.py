@@ -101,7 +101,7 @@ def test_a_power_cut_at_any_moment_loses_nothing(nursery: Nursery, machine: Mach
         check_nothing_lost(root, drops, cut=True)
     with Daemon(nursery, root) as daemon:
         daemon.settle(300)
-    check_all_done(root, drops)
+    check_all_done(root, drops, killed=True)
     told = len(answers(root / "results"))
     print(
         f"\npower cuts: {CUTS}, {middle} in mid-work; {drops.count} files, {told} results; {empty} were empty and made again"
@@ -154,4 +154,4 @@ def recovers(nursery: Nursery, root: Path, drops: Drops) -> None:
     check_nothing_lost(root, drops, cut=True)
     with Daemon(nursery, root) as daemon:
         daemon.settle()
-    check_all_done(root, drops)
+    check_all_done(root, drops, killed=True)

@@ -77,14 +77,17 @@ WRONG = [
         "answering/publish.py",
         (
             (
-                '    temporary = f"{TEMPORARY}/{os.getpid()}.json"\n',
+                '    temporary = f"{TEMPORARY}/{writer_name()}.json"\n',
                 "    temporary = otherwise()\n    folder.make_parents(temporary)\n",
             ),
             (
                 (
                     "        if rename_to_free_name(folder, temporary, folder, usual):\n"
                     "            return usual\n"
-                    "        name = otherwise()\n"
+                    "        folder.make_parents(name := otherwise())\n"
+                    "        if rename_to_free_name(folder, temporary, folder, name):\n"
+                    "            return name\n"
+                    "        name = otherwise()  # it holds its JSON already, or another host was faster: the next\n"
                     "        rename(folder, temporary, folder, name)\n"
                 ),
                 "        name = temporary\n",
