@@ -13,7 +13,7 @@ from typing import Any
 from watchdog.events import FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
-from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask, WatchDescriptor
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
 from daemon.folders import DEEPEST_FOLDER, Folder
@@ -127,12 +127,22 @@ class WakingWatch(InotifyWatchGroup):
     def _watch(self, top: Folder, folder: str) -> None:
         descriptor = top.open_folder(folder.rstrip("/"))
         try:
-            wd = self._inotify_fd.add_callback(b"/proc/self/fd/%d/." % descriptor, self.event_mask, self, self._id)
+            # Not add_callback, which spells all that is watched out in a warning where this is watched already.
+            with self._inotify_fd._lock:  # noqa: SLF001
+                watch = self._inotify_fd._get_or_create_watch(b"/proc/self/fd/%d/." % descriptor, self.event_mask)  # noqa: SLF001
+                watch.callbacks[self._id] = self
         finally:
             os.close(descriptor)
+        self._remove_watch_internally(watch.wd)  # under the name that it had
         path = os.path.join(self.path, os.fsencode(folder)).rstrip(b"/")
-        self._active_callbacks_by_path[path] = wd
-        self._active_callbacks_by_watch[wd] = path
+        self._active_callbacks_by_path[path] = watch.wd
+        self._active_callbacks_by_watch[watch.wd] = path
+
+    def _remove_watch_internally(self, wd: WatchDescriptor) -> None:
+        """Forget a watch; watchdog's own raises where a folder has left and another one has come and gone by its name."""
+        path = self._active_callbacks_by_watch.pop(wd, None)
+        if path is not None and self._active_callbacks_by_path.get(path) == wd:
+            del self._active_callbacks_by_path[path]
 
     def _folders(self, top: Folder, folder: str) -> list[str]:
         if len(os.fsencode(folder)) > DEEPEST_FOLDER:

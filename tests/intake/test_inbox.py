@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
+from watchdog.observers.inotify_c import InotifyFD
 
 from daemon.config import InboxSettings
 from daemon.intake.inbox import Inbox
@@ -276,6 +277,43 @@ def test_a_sub_folder_is_watched_as_well(room: Room) -> None:
         wait_until(lambda name=name: name in {drop.name for drop in room.taker.take(10)}, name)
 
 
+def test_a_folder_that_is_renamed_again_and_again_is_watched(room: Room, recwarn: pytest.WarningsRecorder) -> None:
+    """Nothing is said of it, and nothing is kept of the names that it had."""
+    folder = room.inbox / "0"
+    folder.mkdir()
+    room.take()
+    for number in range(1, 50):
+        folder = folder.rename(room.inbox / str(number))
+    room.put("49/a.png")
+    wait_until(lambda: room.taker.take(10), "the file in it to be claimed")
+    assert (2, []) == (len(watch_of(room)._active_callbacks_by_path), list(recwarn))
+
+
+def test_a_folder_that_was_moved_away_ends_no_thread(room: Room, tmp_path: Path) -> None:
+    """Not even where another one has come and gone by its name before it is removed elsewhere."""
+    room.take()
+    (room.inbox / "a").mkdir()
+    wait_until(lambda: 2 == len(watch_of(room)._active_callbacks_by_watch), "it to be watched")
+    (room.inbox / "a").rename(tmp_path / "elsewhere")
+    (room.inbox / "a").mkdir()
+    wait_until(lambda: 3 == len(watch_of(room)._active_callbacks_by_watch), "the other one to be watched")
+    (room.inbox / "a").rmdir()
+    (tmp_path / "elsewhere").rmdir()
+    wait_until(lambda: 1 == len(watch_of(room)._active_callbacks_by_watch), "both to be forgotten")
+    room.put("b.png")
+    wait_until(lambda: room.taker.take(10), "events to come")
+
+
+def watch_of(room: Room) -> WakingWatch:
+    """What watches its inbox."""
+    observer = room.taker._watch._observer
+    assert observer is not None
+    (emitter,) = observer.emitters
+    assert isinstance(emitter, WakingEmitter)
+    assert isinstance(emitter._inotify, WakingWatch)
+    return emitter._inotify
+
+
 def test_our_own_claims_do_not_wake(room: Room) -> None:
     """Twenty drops wake twenty times: taking a file out of the inbox is no reason to look at it."""
     room.taker.take(1)
@@ -530,12 +568,13 @@ def test_a_file_that_cannot_be_given_back_stays_claimed(room: Room) -> None:
 def test_what_watchdog_keeps_to_itself_is_as_we_know_it() -> None:
     """The private parts that `WakingWatch` replaces or uses are there, in the version that is pinned."""
     assert version("watchdog") in Path(REPOSITORY, "requirements.txt").read_text()
-    for name in ("_add_all_callbacks", "_recursive_simulate", "on_event", "on_queue_overflow"):
+    for name in ("_add_all_callbacks", "_recursive_simulate", "_remove_watch_internally", "on_event", "on_queue_overflow"):
         assert name in vars(InotifyWatchGroup), name
         assert name in vars(WakingWatch), name
     assert {"_inotify_fd", "path", "event_mask", "_id", "_active_callbacks_by_path", "_active_callbacks_by_watch"} <= set(
         InotifyWatchGroup.__dataclass_fields__
     )
+    assert "_get_or_create_watch" in vars(InotifyFD)
     for name in ("on_thread_start", "build_and_queue_event"):
         assert name in vars(InotifyEmitter), name
         assert name in vars(WakingEmitter), name
