@@ -27,7 +27,8 @@ FIRST_SLICE, LARGEST_SLICE = 2_000, 50_000  # answers that are looked through at
 LOOK_SECONDS = 0.2  # how long answers are looked through before what was found is shown
 OUTCOMES = ("accepted", "review", "rejected", "corrected")
 REASONS = {"low_confidence": "not sure", "not_a_digit": "no digit?", "several_digits": "several digits?"}
-END = (float("inf"), 1 << 62)  # behind the newest answer
+LARGEST_ID = 1 << 62  # SQLite takes no number of more than 63 bits
+END = (float("inf"), LARGEST_ID)  # behind the newest answer
 
 _SLICE = """
 SELECT answered_at, id FROM answers
@@ -59,7 +60,8 @@ class Filters:
         day = values.get("day", "")
         try:
             date.fromisoformat(day)
-        except ValueError:
+            _day(day)
+        except (ValueError, OverflowError):  # the first and the last years have no moments
             day = ""
         outcome, digit = values.get("outcome", ""), values.get("digit", "")
         return cls(
@@ -76,8 +78,7 @@ class Filters:
         corrected = self.outcome == "corrected"
         since = until = None
         if self.day:
-            morning = datetime.fromisoformat(self.day)
-            since, until = morning.timestamp(), (morning + timedelta(days=1)).timestamp()
+            since, until = _day(self.day)
         return Wanted(
             name=self.name or None,
             digit=int(self.digit) if self.digit else None,
@@ -87,6 +88,12 @@ class Filters:
             version=self.version or None,
             is_labelled=True if corrected else None,
         )
+
+
+def _day(day: str) -> tuple[float, float]:
+    """When a day begins and ends here, in seconds since the epoch."""
+    morning = datetime.fromisoformat(day)
+    return morning.timestamp(), (morning + timedelta(days=1)).timestamp()
 
 
 @dataclass(frozen=True)
@@ -133,13 +140,16 @@ def as_place(text: str) -> Place:
     """Where a page begins, as its address says it: "1764072000.0,17"; the newest where it says nothing of the kind."""
     at, _, id_ = text.partition(",")
     try:
-        return float(at), int(id_)
+        place = float(at), int(id_)
     except ValueError:
         return END
+    return place if place[1] < LARGEST_ID else END
 
 
 def read(index: sqlite3.Connection, id_: int) -> sqlite3.Row | None:
     """One answer; None where there is none of that number."""
+    if id_ >= LARGEST_ID:
+        return None
     row: sqlite3.Row | None = index.execute("SELECT * FROM answers WHERE id = ?", (id_,)).fetchone()
     return row
 

@@ -42,6 +42,21 @@ def test_answers_are_filtered_by_the_address(browser: TestClient, query: str, ex
     assert len(found) == len(expected) or query.startswith("day=nonsense")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/?day=0001-01-01",
+        "/?day=9999-12-31",
+        f"/?before=0,{10**30}",
+        f"/?before=nan,{'9' * 5000}",
+        f"/picture/{10**30}/00000000/small.png",
+    ],
+)
+def test_no_address_is_too_much(browser: TestClient, address: str) -> None:
+    """What no answer can have is not found, and nobody's fault."""
+    assert browser.get(address).status_code in (200, 404)
+
+
 def test_a_form_leaves_a_short_address(browser: TestClient) -> None:
     """What is not asked for is not in it, so that it can be sent to somebody."""
     answer = browser.get("/?outcome=&digit=7&version=&day=&name=")
