@@ -2,13 +2,15 @@
 
 1. What is in MNIST's form already is left alone.
 2. A picture under SMALL pixels, or one that was enlarged from such, holds a digit and nothing else: it is only scaled.
-3. All else is read as a page, and where that leaves ink out, also as a digit that was cut out of one.
+3. All else is read as a page, and where that leaves ink out, also as a digit that was cut out of one; and as a bold digit,
+   where much of the picture is ink.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from daemon.reading.bold import read_bold
 from daemon.reading.mnist import SIDE, Blank, Reading, find_doubts, take_canonical
 from daemon.reading.page import read_page
 from daemon.reading.small import read_small, undo_enlargement, undo_smooth_enlargement
@@ -66,4 +68,13 @@ def _read_other(grey: np.ndarray) -> list[Reading]:
     grey = undo_enlargement(grey)
     if SMALL <= max(grey.shape) <= BLURRED:
         grey = undo_smooth_enlargement(grey)
-    return [Reading(read_small(grey))] if max(grey.shape) < SMALL else read_page(grey)
+    if max(grey.shape) < SMALL:
+        return [Reading(read_small(grey))]
+    bold = read_bold(grey)
+    try:
+        readings = read_page(grey)
+    except Blank:
+        if bold is None:
+            raise
+        return [bold]
+    return readings if bold is None else [bold, *readings]
