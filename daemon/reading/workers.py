@@ -28,7 +28,7 @@ from daemon.processes import die_with_parent
 
 log = logging.getLogger(__name__)
 
-PRELOADED = ["daemon.reading.chunks", "daemon.answering.publish"]  # what the tasks are made of
+PRELOADED = ["daemon.reading.chunks", "daemon.reading.showing", "daemon.answering.publish"]  # what the tasks are made of
 STUCK_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
 Result = TypeVar("Result")
 

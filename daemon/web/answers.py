@@ -36,11 +36,11 @@ WHERE answered_at <= :at AND (answered_at < :at OR id < :id) AND answered_at >= 
 ORDER BY answered_at DESC, id DESC LIMIT 1 OFFSET :further
 """
 _FOUND = """
-SELECT * FROM answers
+SELECT {} FROM answers
 WHERE answered_at <= :at AND (answered_at < :at OR id < :id)
-    AND answered_at >= :from_at AND (answered_at > :from_at OR id >= :from_id) AND {condition}
-ORDER BY answered_at DESC, id DESC LIMIT :limit
+    AND answered_at >= :from_at AND (answered_at > :from_at OR id >= :from_id) AND {}
 """
+_NEWEST = "ORDER BY answered_at DESC, id DESC LIMIT :limit"
 Place = tuple[float, int]  # of an answer among all, by time: answered_at and id
 
 
@@ -103,7 +103,7 @@ class Found:
     Attributes:
         rows: of the index, newest first.
         next: where to go on; None where there is nothing more.
-        looked_back_to: that moment was reached before there were as many as were asked for; None where there were.
+        looked_back_to: the time was over when that moment was reached; None where there was enough of it.
 
     """
 
@@ -115,25 +115,38 @@ class Found:
 def look_back(index: sqlite3.Connection, wanted: Wanted, count: int, before: Place = END) -> Found:
     """The newest answers of a kind, looked for in slices, for a bounded time: what is rare needs no index of its own."""
     condition, values = wanted.condition()
-    since = wanted.since or 0.0
-    place = min(before, (wanted.until, 0)) if wanted.until else before
     rows: list[sqlite3.Row] = []
-    slice_, deadline = FIRST_SLICE, time.monotonic() + LOOK_SECONDS
-    while True:
-        at, id_ = place
-        bounds = {"at": at, "id": id_, "since": since}
-        last = index.execute(_SLICE, bounds | {"further": slice_ - 1}).fetchone()
-        from_at, from_id = last or (since, 0)
-        more = bounds | {"from_at": from_at, "from_id": from_id, "limit": count - len(rows)}
-        rows += index.execute(_FOUND.format(condition=condition), values | more)
+    place: Place | None = before
+    for bounds, place in _slices(index, wanted, before):  # noqa: B007 -- where it ended
+        found = index.execute(f"{_FOUND.format('*', condition)} {_NEWEST}", values | bounds | {"limit": count - len(rows)})
+        rows += found
         if len(rows) >= count:
             return Found(rows, (rows[-1]["answered_at"], rows[-1]["id"]), None)
-        if last is None:
-            return Found(rows, None, None)
-        place = (from_at, from_id)
-        if time.monotonic() > deadline:
-            return Found(rows, place, from_at)
-        slice_ = min(LARGEST_SLICE, slice_ * 4)
+    return Found(rows, place, place and place[0])
+
+
+def count_back(index: sqlite3.Connection, wanted: Wanted) -> tuple[int, bool]:
+    """How many answers of a kind there are, or at least are, as far as could be looked back; and whether that is all."""
+    condition, values = wanted.condition()
+    count, place = 0, None
+    for bounds, place in _slices(index, wanted, END):  # noqa: B007 -- where it ended
+        count += index.execute(_FOUND.format("count(*)", condition), values | bounds).fetchone()[0]
+    return count, place is None
+
+
+def _slices(index: sqlite3.Connection, wanted: Wanted, before: Place) -> Iterator[tuple[dict[str, object], Place | None]]:
+    """Go back in time until it is over: the bounds of a slice, and where the next one begins; None behind the last."""
+    since = wanted.since or 0.0
+    place = min(before, (wanted.until, 0)) if wanted.until else before
+    length, deadline = FIRST_SLICE, time.monotonic() + LOOK_SECONDS
+    while True:
+        bounds: dict[str, object] = {"at": place[0], "id": place[1], "since": since}
+        last = index.execute(_SLICE, bounds | {"further": length - 1}).fetchone()
+        from_at, from_id = last or (since, 0)
+        yield bounds | {"from_at": from_at, "from_id": from_id}, (from_at, from_id) if last else None
+        if last is None or time.monotonic() > deadline:
+            return
+        place, length = (from_at, from_id), min(LARGEST_SLICE, length * 4)
 
 
 def as_place(text: str) -> Place:

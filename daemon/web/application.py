@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from daemon.web import live, pictures
+from daemon.web import grid, labels, live, pictures, review
 from daemon.web.access import Access, Guard
 from daemon.web.site import Site
 
@@ -30,13 +31,14 @@ def make_application(site: Site, access: Access) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        starting = asyncio.create_task(asyncio.to_thread(site.pictures.start))  # they are there before they are asked for
         yield
+        await starting
         site.pictures.close()
 
     return Starlette(
         routes=[
-            *live.routes(site),
-            *pictures.routes(site),
+            *(route for view in (live, review, grid, labels, pictures) for route in view.routes(site)),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],
         middleware=[Middleware(Guard, access=access, templates=site.templates)],

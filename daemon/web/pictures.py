@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -85,17 +86,20 @@ class Pictures:
                 made.set_result(future.result())
 
         def done(future: Future[bytes]) -> None:
-            loop.call_soon_threadsafe(finish, future)
+            with suppress(RuntimeError):  # the page has ended meanwhile
+                loop.call_soon_threadsafe(finish, future)
 
-        await asyncio.to_thread(self._start, task, done)
+        workers = await asyncio.to_thread(self.start)
+        workers.run(task, self._settings.inbox.decode_seconds, done)
         return await made
 
-    def _start(self, task: partial[bytes], done: object) -> None:
+    def start(self) -> Workers:
+        """Start the processes, where they do not run yet."""
         inbox = self._settings.inbox
         with self._lock:
             if self._workers is None:
                 self._workers = Workers(inbox.workers, inbox.decoder_memory_mb << 20, inbox.decode_seconds)
-            self._workers.run(task, inbox.decode_seconds, done)  # type: ignore[arg-type]
+            return self._workers
 
     def close(self) -> None:
         """End the processes."""
