@@ -107,6 +107,8 @@ def choose_digit(components: Components) -> tuple[list[Component], Doubt | None]
     likely = [one for one in large if one.label not in at_edge]
     if not likely:
         return [], None
+    if len(components.table) == 2:  # the paper, and what is likely
+        return likely, None
     main = max(likely, key=lambda one: _likelihood(one, shape))
     weighty = components.table[:, 4] >= SPECK_SHARE * main.area
     others = [one for one in components.pick(weighty | (sizes >= PIECE_SHARE * main.size)) if one != main]

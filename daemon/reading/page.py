@@ -26,6 +26,7 @@ EVEN_SHARE = 0.1  # of the places where ink and paper meet: so near to a half, t
 FLAT = 12  # grey levels; where the border of the background varies less, the paper has one grey all over
 DARKEST_PAPER = 40  # grey levels; in a deeper shadow ink is not made stronger any more
 LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whatever Otsu says
+WEAK_SHARE = 0.4  # of the threshold; in a digit cut out of a page, ink above this that is joined to other ink is ink too
 
 # A digit cut out of a page reaches all four borders of its picture. So do the rules of a grid and the frame of a form, but
 # they meet the border at right angles, and textures meet it in many places.
@@ -34,6 +35,8 @@ MOST_TOUCHES = 16  # stretches of ink along the four borders together; more is n
 MOST_TOUCHES_ALONE = 8  # likewise, where as a page the picture is blank
 EDGE_COVER = 0.9  # of a border; where ink covers two of them, it is what lies beyond the paper
 TANGENT_SHARE = 0.02  # of the four borders, on average; what covers as much is more likely a digit cut out than lines
+
+LEVELS = np.arange(256, dtype=np.uint8)  # all grey levels
 
 
 def read_page(grey: np.ndarray) -> list[Reading]:
@@ -53,13 +56,12 @@ def read_page(grey: np.ndarray) -> list[Reading]:
     threshold, level, contrast = _find_threshold(ink)
     if contrast < BLANK_CONTRAST:
         raise Blank(contrast)
-    whole = cv2.threshold(ink, threshold, 255, cv2.THRESH_BINARY)[1]
-    components = find_components(erase_rules(whole))
+    components = find_components(erase_rules(cv2.threshold(ink, threshold, 255, cv2.THRESH_BINARY)[1]))
     if components is None:
         return [Reading(centre(fit(ink)), "not_a_digit")]
     chosen, doubt = choose_digit(components)
     readings = [Reading(draw(ink, level, components, chosen), doubt)] if chosen else []
-    if doubt is None and (crop := _read_crop(ink, level, whole, chosen)):
+    if doubt is None and (crop := _read_crop(ink, level, threshold, chosen)):
         reading, likelier = crop
         if likelier:
             return [reading, *readings]
@@ -80,22 +82,22 @@ def _find_ink(grey: np.ndarray) -> np.ndarray:
     width = 2 * max(2, round(max(small.shape) * REACH_SHARE)) + 1
     square = np.ones((width, width), np.uint8)
     lightest, darkest = cv2.dilate(small, square), cv2.erode(small, square)
-    if _ink_is_light(small, lightest, darkest):
-        background = cv2.dilate(darkest, square)
-        paper = _paper(background, grey.shape)
-        return cv2.subtract(grey, paper)
-    background = cv2.erode(lightest, square)
-    paper = _paper(background, grey.shape)
-    # The missing share of the paper's light, so that a shadow does not weaken the ink in it.
-    return cv2.divide(cv2.subtract(paper, grey), np.maximum(paper, DARKEST_PAPER), scale=255)
-
-
-def _paper(background: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(height, width) uint8: the grey level of the paper, from a small picture of it."""
+    is_light = _ink_is_light(small, lightest, darkest)
+    background = cv2.dilate(darkest, square) if is_light else cv2.erode(lightest, square)
     border = _border(background)
     if int(border.max()) - int(border.min()) < FLAT:
-        return np.full(shape, np.uint8(np.median(border)))
-    return cv2.resize(background, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+        even = np.full_like(LEVELS, np.median(border))
+        return cv2.LUT(grey, _ink_on(even, LEVELS, is_light))
+    paper = cv2.resize(background, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return _ink_on(paper, grey, is_light)
+
+
+def _ink_on(paper: np.ndarray, grey: np.ndarray, is_light: bool) -> np.ndarray:
+    """How much ink makes this paper so grey; arrays of one shape, uint8."""
+    if is_light:
+        return cv2.subtract(grey, paper)
+    # The missing share of the paper's light, so that a shadow does not weaken the ink in it.
+    return cv2.divide(cv2.subtract(paper, grey), np.maximum(paper, DARKEST_PAPER), scale=255)
 
 
 def _ink_is_light(grey: np.ndarray, lightest: np.ndarray, darkest: np.ndarray) -> bool:
@@ -115,12 +117,13 @@ def _border(values: np.ndarray) -> np.ndarray:
 
 def _find_threshold(ink: np.ndarray) -> tuple[float, float, float]:
     """Otsu's threshold (1979, IEEE Trans. SMC 9:62-66), the mean level of the ink above it, and by how much that is more."""
-    threshold, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    level = cv2.mean(ink, mask)[0]
-    return max(threshold, LEAST_INK_SHARE * level), level, level - cv2.mean(ink, cv2.bitwise_not(mask))[0]
+    threshold, strong = cv2.threshold(ink, 0, 255, cv2.THRESH_TOZERO | cv2.THRESH_OTSU)
+    all_ink, strong_ink, pixels = cv2.sumElems(ink)[0], cv2.sumElems(strong)[0], cv2.countNonZero(strong)
+    level, paper = strong_ink / max(pixels, 1), (all_ink - strong_ink) / max(ink.size - pixels, 1)
+    return max(threshold, LEAST_INK_SHARE * level), level, level - paper
 
 
-def _read_crop(ink: np.ndarray, level: float, mask: np.ndarray, chosen: list[Component]) -> tuple[Reading, bool] | None:
+def _read_crop(ink: np.ndarray, level: float, threshold: float, chosen: list[Component]) -> tuple[Reading, bool] | None:
     """Read a picture in which all ink is the digit.
 
     Returns:
@@ -128,11 +131,15 @@ def _read_crop(ink: np.ndarray, level: float, mask: np.ndarray, chosen: list[Com
         more than what was chosen from the page.
 
     """
-    borders = [mask[:2].max(axis=0), mask[-2:].max(axis=0), mask[:, :2].max(axis=1), mask[:, -2:].max(axis=1)]
-    touches = [np.count_nonzero(border[1:] > border[:-1]) + int(border[0] > 0) for border in borders]
-    if min(touches) == 0 or sum(touches) > (MOST_TOUCHES if chosen else MOST_TOUCHES_ALONE):
-        return None
-    components = find_components(mask)
+    weak, most = WEAK_SHARE * threshold, MOST_TOUCHES if chosen else MOST_TOUCHES_ALONE
+    covers, touches = [], 0
+    for border in (ink[:2], ink[-2:], ink[:, :2].T, ink[:, -2:].T):
+        inked = border.max(axis=0) > weak
+        covers.append(float(np.mean(inked)))
+        touches += int(np.count_nonzero(inked[1:] > inked[:-1])) + int(inked[0])
+        if not covers[-1] or touches > most:
+            return None
+    components = find_components(cv2.threshold(ink, weak, 255, cv2.THRESH_BINARY)[1])
     if components is None:
         return None
     areas = components.table[:, 4]
@@ -140,6 +147,5 @@ def _read_crop(ink: np.ndarray, level: float, mask: np.ndarray, chosen: list[Com
     area = sum(one.area for one in kept)
     if area - sum(one.area for one in chosen) < CROP_SHARE * area:
         return None
-    covers = sorted(float(border.mean()) / 255 for border in borders)
-    likelier = sum(covers) > 4 * TANGENT_SHARE and covers[-2] < EDGE_COVER
+    likelier = sum(covers) > 4 * TANGENT_SHARE and sorted(covers)[-2] < EDGE_COVER
     return Reading(draw(ink, level, components, kept), tell_several(kept)), likelier

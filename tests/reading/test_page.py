@@ -38,6 +38,14 @@ def test_a_digit_cut_to_its_ink_is_read_whole(strokes: list[tuple[float, float]]
     assert overlap(normalise(whole)[0].pixels, normalise(cut)[0].pixels) > 0.7
 
 
+def test_weak_strokes_of_a_cut_digit_are_read() -> None:
+    """Where the pen pressed less, thin strokes that fill the picture are joined to the rest."""
+    cut = np.asarray(draw(ZERO, (50, 50), 0, 2))
+    pressed = 0.625 + 0.375 * np.sin(np.arange(50) / 4)
+    weak = 250 - ((250 - cut) * pressed[:, None]).astype(np.uint8)
+    assert np.corrcoef(normalise(cut)[0].pixels.ravel(), normalise(weak)[0].pixels.ravel())[0, 1] > 0.7
+
+
 @pytest.mark.parametrize("margin", [2, 4, 10])
 def test_a_stroke_across_a_narrow_picture_is_no_rule(margin: int) -> None:
     """A rule runs from border to border; the bar of a 7 ends before."""
