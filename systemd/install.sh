@@ -65,6 +65,11 @@ fi
 for file in datasets/mnist.npz datasets/scans.npz datasets/NOTICE; do
     [ -e "$root/$file" ] || install -m 640 -o digitd -g digitd "$share/$file" "$root/$file"
 done
+token=${config%/*}/web-token # whoever may look at the answers may read it
+if [ ! -e "$token" ]; then
+    (umask 077 && "$python" -c 'import secrets; print(secrets.token_urlsafe(32))' >"$token.new")
+    chgrp digitd "$token.new" && chmod 640 "$token.new" && mv "$token.new" "$token"
+fi
 cat >/usr/local/bin/digitd <<WRAPPER
 #!/bin/sh
 cd "\$PWD" 2>/dev/null || cd / # sudo -u digitd from a home that is nobody else's: Python's children could not follow
@@ -78,7 +83,8 @@ use() { # make a release the one in use, with its units, and start it
         mv -T "$program/current.new" "$program/current" &&
         systemctl daemon-reload &&
         systemctl enable --quiet digitd.service &&
-        systemctl restart digitd.service
+        systemctl restart digitd.service &&
+        { systemctl try-restart digitd-web.service || true; }
 }
 
 say "starting   digitd.service"
@@ -97,4 +103,5 @@ done
 
 say "ready      drop images into $root/inbox; results appear in $root/results"
 say "           let somebody do so: usermod --append --groups digitd NAME"
+say "           let people look and correct in a browser: systemctl enable --now digitd-web"
 say "           http://127.0.0.1:9787/metrics, journalctl --unit digitd"

@@ -5,12 +5,13 @@ set -eu
 [ "$(id -u)" = 0 ] || { printf 'uninstall: expected to run as root. Received: user %s\n' "$(id -un)" >&2; exit 1; }
 
 if [ -d /run/systemd/system ]; then
-    systemctl disable --now --quiet digitd.service digitd.socket digitd-open.path 2>/dev/null || true
+    systemctl disable --now --quiet digitd.service digitd.socket digitd-open.path digitd-web.service 2>/dev/null || true
 fi
 rm -f /usr/local/lib/systemd/system/digitd.* /usr/local/lib/systemd/system/digitd-open.* \
+    /usr/local/lib/systemd/system/digitd-web.* \
     /usr/local/lib/sysusers.d/digitd.conf /usr/local/lib/tmpfiles.d/digitd.conf /usr/local/bin/digitd
 rm -rf /opt/digitd /var/cache/digitd
 [ ! -d /run/systemd/system ] || systemctl daemon-reload
 
-printf '%s\n' "digitd is removed. Kept, with everything in them: /var/lib/digitd, /etc/digitd, and the user and group digitd." \
-    "To remove these too: rm -rf /var/lib/digitd /etc/digitd /etc/systemd/system/digitd.*.d && userdel digitd"
+printf '%s\n' "digitd is removed. Kept, with everything in them: /var/lib/digitd, /etc/digitd, the group digitd, the users digitd and digitd-web." \
+    "To remove these too: rm -rf /var/lib/digitd /etc/digitd /etc/systemd/system/digitd*.d && userdel digitd-web && userdel digitd"

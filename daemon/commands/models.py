@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-import threading
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 from daemon.config import Settings
-from daemon.models.adoption import NOT_MADE_HERE, VettingStopped, adopt
+from daemon.models.adoption import VettingStopped
 from daemon.models.making import TrainingUnderWay
-from daemon.models.registry import VERSION, Registry, RegistryError
-from daemon.training.gate import PROMOTED, VERDICTS
-from daemon.training.vetting import Vetting
+from daemon.models.registry import Registry, RegistryError
+from daemon.training import choosing
 
 
 def print_models(settings: Settings) -> int:
@@ -24,7 +21,7 @@ def print_models(settings: Settings) -> int:
 
     """
     registry = Registry(settings.folder("models"))
-    verdicts = {line["version"]: line for line in registry.ledger.lines() if line.get("event") in VERDICTS}
+    verdicts = choosing.verdicts(registry)
     current, previous = registry.current_name(), registry.previous_name()
     print(f"{'version':<9} {'made':<17} {'hold-out':>8}  {'corrections':>11}  {'verdict':<21}  learnt")
     for name in registry.names():
@@ -65,36 +62,13 @@ def print_live_at(settings: Settings, text: str) -> int:
 
 
 def promote(settings: Settings, model: str) -> int:
-    """Make a version current, or a foreign .h5 after it was vetted; the ledger says that a person did it.
+    """Make a version current, or a foreign .h5 after it was vetted.
 
     Returns:
         0, or 1 where it cannot be used.
 
     """
-    registry = Registry(settings.folder("models"))
-    vet = Vetting(settings.file, threading.Event())
-    try:
-        if VERSION.fullmatch(model):
-            version = registry.version(model)
-            if not registry.is_proven(version):
-                vet(version.path, version.path)
-                registry.ledger.record("vetted", model, NOT_MADE_HERE, sha256=version.manifest.sha256)
-            name = model
-        elif Path(model).is_file():
-            name = adopt(registry, vet, Path(model))
-        else:
-            known = ", ".join(registry.names())
-            raise RegistryError(f"Expected a version ({known}) or an .h5 file. Received: {model!r}.")
-    except (RegistryError, TrainingUnderWay, VettingStopped, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    verdicts = [line for line in registry.ledger.lines() if line.get("version") == name and line.get("event") in VERDICTS]
-    verdict: dict[str, Any] = verdicts[-1] if verdicts else {}
-    forced = verdict.get("event", PROMOTED) != PROMOTED
-    before = registry.current_name()
-    registry.make_current(name, f"forced by hand: the gate had said {verdict['event']}" if forced else "promoted by hand")
-    print(f"{before} -> {name}{', although the gate had said: ' + verdict['reason'] if forced else ''}")
-    return 0
+    return _choose(lambda: choosing.promote(settings, model))
 
 
 def roll_back(settings: Settings) -> int:
@@ -104,12 +78,15 @@ def roll_back(settings: Settings) -> int:
         0, or 1 where there is none.
 
     """
-    registry = Registry(settings.folder("models"))
-    before = registry.current_name()
+    return _choose(lambda: choosing.roll_back(settings))
+
+
+def _choose(choose: Callable[[], choosing.Choice]) -> int:
     try:
-        name = registry.roll_back()
-    except RegistryError as error:
+        print(choose())
+    except PermissionError:
+        raise  # cli.py says who may
+    except (RegistryError, TrainingUnderWay, VettingStopped, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{before} -> {name}")
     return 0

@@ -15,8 +15,11 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from daemon.web import grid, labels, live, pictures, review
+from daemon.config import PRESENCE
+from daemon.loop import Loop
+from daemon.web import grid, labels, live, models, pictures, review, status
 from daemon.web.access import Access, Guard
+from daemon.web.metrics import LOOK_SECONDS, LastHour
 from daemon.web.site import Site
 
 MOST_BODY = 64 * 1024  # bytes of a form
@@ -24,6 +27,7 @@ MOST_BODY = 64 * 1024  # bytes of a form
 
 def make_application(site: Site, access: Access) -> Starlette:
     """Put it together."""
+    hour = LastHour(site.settings.folder("work") / PRESENCE)
 
     def fail(request: Request, error: Exception) -> Response:
         status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
@@ -32,13 +36,15 @@ def make_application(site: Site, access: Access) -> Starlette:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         starting = asyncio.create_task(asyncio.to_thread(site.pictures.start))  # they are there before they are asked for
-        yield
+        with Loop("last hour", hour.run_once, rest=LOOK_SECONDS):
+            yield
         await starting
         site.pictures.close()
 
     return Starlette(
         routes=[
-            *(route for view in (live, review, grid, labels, pictures) for route in view.routes(site)),
+            *(route for view in (live, review, grid, labels, models, pictures) for route in view.routes(site)),
+            *status.routes(site, hour),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],
         middleware=[Middleware(Guard, access=access, templates=site.templates)],

@@ -29,7 +29,7 @@ def make_templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("daemon.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"moment": moment, "percent": percent, "query": query}
+    environment.filters |= {"moment": moment, "percent": percent, "share": share, "day": day, "query": query}
     environment.globals["vars_of"] = vars
     return environment
 
@@ -121,6 +121,16 @@ def moment(seconds: float) -> str:
 def percent(share: float) -> str:
     """A share of one, never rounded up to certainty."""
     return f"{min(share, 0.9999) * 100:.{1 if share < 0.995 else 2}f} %"
+
+
+def share(counted: float, places: int = 2) -> str:
+    """A share that was counted, and so may be all."""
+    return "100 %" if counted == 1 else f"{counted * 100:.{places}f} %"
+
+
+def day(timestamp: str) -> str:
+    """The day of a moment as the contract writes it."""
+    return f"{datetime.fromisoformat(timestamp).astimezone():%d %b %Y}" if timestamp else ""
 
 
 def query(values: dict[str, object]) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.commands.status import read_status
-from daemon.config import HttpSettings
+from daemon.config import PRESENCE, HttpSettings
+from daemon.telemetry.asking import read_status
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.presence import announce
@@ -59,7 +59,7 @@ def test_status_of_a_daemon_that_loads_its_model(run: Run, root: Path, announced
     threading.Thread(target=server.run, daemon=True).start()
     announced(server.address)
     code, out, _ = run("status")
-    status = read_status(root / "work")
+    status = read_status(root / "work" / PRESENCE)
     assert code == 1
     assert "ready     no: start: the model is being loaded\n" in out
     assert "None" not in out

@@ -155,3 +155,12 @@ if (grid) {
   grid.addEventListener("submit", () => { grid.querySelector("button.main").disabled = true; });
 }
 onKey(key => key === "u" && document.querySelector(".grid-view .done form")?.requestSubmit() === undefined && Boolean(grid));
+
+// Parts that change by themselves: asked for again while somebody looks, and left alone while the focus is in them.
+for (const part of document.querySelectorAll("[data-refresh]")) {
+  setInterval(async () => {
+    if (document.hidden || part.contains(document.activeElement)) return;
+    const response = await fetch(part.dataset.refresh).catch(() => null);
+    if (response?.ok) part.replaceChildren(parse(await response.text()));
+  }, part.dataset.seconds * 1000);
+}
