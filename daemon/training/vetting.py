@@ -132,6 +132,7 @@ def main(arguments: Sequence[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         settings, file = load_settings(Path(arguments[0])), Path(arguments[1])
+        file_sha256(file)  # what the disk does not give is missed here, and not in what Keras says
     except ConfigError as error:
         sys.exit(str(error))
     from daemon.models.backend import keras
@@ -142,7 +143,6 @@ def main(arguments: Sequence[str]) -> int:
     from daemon.training.evaluation import compare
 
     base = load_holdout(settings)
-    file_sha256(file)  # what the disk does not give is missed here, and not in what Keras says
     print(flush=True)
     try:
         model = LiveModel(file, ModelIdentity("", ""), Calibration())

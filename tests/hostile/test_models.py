@@ -197,7 +197,9 @@ def versions(root: Path) -> list[str]:
     return [*sorted(path.name for path in (root / "models").glob("v*")), str((root / "models/current.h5").readlink())]
 
 
-DAMAGES = [truncated, empty, zeroed, zeroed_stretch, not_finite, mutated]
+DAMAGES = (
+    [truncated, empty, zeroed, zeroed_stretch, not_finite, mutated] if FULL else [zeroed_stretch]
+)  # one digest is wrong
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__, indirect=True)
@@ -214,7 +216,10 @@ def test_a_file_that_its_manifest_does_not_describe_is_never_opened(daemon: Daem
 
 
 @pytest.mark.parametrize(
-    "damage", [truncated, empty, no_model, not_finite, misreading], ids=lambda damage: damage.__name__, indirect=True
+    "damage",
+    [*([empty, no_model] if FULL else []), truncated, not_finite, misreading],
+    ids=lambda damage: damage.__name__,
+    indirect=True,
 )
 def test_a_version_that_was_not_made_here_is_vetted(daemon: Daemon, damage: Damage) -> None:
     """A file that somebody laid there, with a manifest that describes it, is vetted; the live model answers on."""
@@ -343,7 +348,9 @@ def put_in_place(root: Path, damage: Damage, then: Callable[[], object] = lambda
     made.replace(root / "models/current.h5")
 
 
-@pytest.mark.parametrize("damage", [truncated, zeroed, mutated], ids=lambda damage: damage.__name__, indirect=True)
+@pytest.mark.parametrize(
+    "damage", [truncated, zeroed, mutated] if FULL else [mutated], ids=lambda damage: damage.__name__, indirect=True
+)
 def test_with_no_usable_model_it_does_not_start(nursery: Nursery, tmp_path: Path, damage: Damage) -> None:
     """Without any usable version the daemon ends at once, with exit code 1, and says which file is wrong and how."""
     root = lay_out(tmp_path / "root")

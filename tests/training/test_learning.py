@@ -131,21 +131,6 @@ def test_a_first_training_leaves_everything_that_was_promised(trained: Path) -> 
         assert "optimizer_weights" not in file
 
 
-def test_corrections_are_learnt_and_promoted(champion_root: Path, digits: Digits) -> None:
-    """Upside-down digits, corrected 150 times: the candidate reads the held-back ones better."""
-    correct_many(champion_root, digits, 150)
-    done = digitd(champion_root, "retrain")
-    assert done.returncode == 0, done.stderr
-    report = json.loads((champion_root / "logs" / "training" / "v0002" / "report.json").read_bytes())
-    assert report["training"]["origin"] == "from v0001"
-    assert report["verdict"] == "promoted", report["reason"]
-    assert "newly right" in report["reason"]
-    listing = digitd(champion_root, "models").stdout
-    assert "from v0001" in listing
-    assert "(current)" in listing.splitlines()[2]
-    assert "(previous)" in listing.splitlines()[1]
-
-
 def test_nothing_to_learn_means_no_run(champion_root: Path) -> None:
     """The same data, configuration and corrections as at the last verdict: no training, and no version."""
     settings = load_settings(champion_root / "config.toml")
@@ -235,7 +220,9 @@ def test_versions_beyond_the_retention_go_but_never_current_or_previous(settings
 def test_the_daemon_learns_swaps_and_goes_back(
     champion_root: Path, digits: Digits, run_daemon: Callable[..., Daemon]
 ) -> None:
-    """The whole loop in a real daemon: corrections start a training, the swap is followed by every answer, rollback too."""
+    """The whole loop in a real daemon: upside-down digits, corrected 150 times, start a training; the candidate reads the
+    held-back ones better, the swap is followed by every answer, rollback too.
+    """
     daemon = run_daemon(champion_root, RETRAIN__AFTER_CORRECTIONS=100, RETRAIN__QUIET_SECONDS=1, INBOX__RESCAN_SECONDS=1)
     daemon.wait_ready()
     daemon.drop("before.png", upside_down(digits, 1))
@@ -244,6 +231,13 @@ def test_the_daemon_learns_swaps_and_goes_back(
     wait_until(lambda: daemon.metric("digitd_training_runs_total", result="promoted") == 1, daemon.log, 900)
     wait_until(lambda: daemon.metric("digitd_model_swaps_total", result="swapped") == 1, "the swap", 60)
     assert daemon.metric("digitd_training_epoch") > 0
+    report = json.loads((champion_root / "logs" / "training" / "v0002" / "report.json").read_bytes())
+    assert (report["training"]["origin"], report["verdict"]) == ("from v0001", "promoted")
+    assert "newly right" in report["reason"]
+    listing = digitd(champion_root, "models").stdout
+    assert "from v0001" in listing
+    assert "(current)" in listing.splitlines()[2]
+    assert "(previous)" in listing.splitlines()[1]
     daemon.drop("after.png", upside_down(digits, 2))
     assert daemon.result("after.png")["model"]["version"] == "v0002"
 
@@ -263,14 +257,10 @@ def test_the_daemon_learns_swaps_and_goes_back(
 
 
 def test_foreign_models_are_vetted(champion_root: Path, run_daemon: Callable[..., Daemon]) -> None:
-    """A damaged or NaN .h5 is refused with a reason and the daemon serves on; a sound one of one's own becomes a version."""
+    """One with NaN is refused with a reason and the daemon serves on; a sound one of one's own becomes a version."""
     daemon = run_daemon(champion_root).wait_ready()
     good = champion_root / "models" / "v0001.h5"
     bad = champion_root / "bad.h5"
-    bad.write_bytes(good.read_bytes()[:5_000])
-    done = digitd(champion_root, "promote", str(bad))
-    assert (done.returncode, "bad.h5" in done.stderr) == (1, True), done.stderr
-
     shutil.copy(good, bad)
     with h5py.File(bad, "r+") as file:
         file.visititems(lambda _, item: item.__setitem__(..., np.nan) if isinstance(item, h5py.Dataset) else None)
@@ -280,7 +270,7 @@ def test_foreign_models_are_vetted(champion_root: Path, run_daemon: Callable[...
     own = champion_root / "own.h5"
     shutil.copy(good, own)
     done = digitd(champion_root, "promote", str(own))
-    assert (done.returncode, done.stdout) == (0, "v0001 -> v0004\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "v0001 -> v0003\n"), done.stderr
     wait_until(lambda: daemon.metric("digitd_model_swaps_total", result="swapped") == 1, daemon.log)
 
     with (champion_root / "models" / "v0001.h5").open("r+b") as file:
