@@ -120,12 +120,14 @@ class Labelling:
                     yield name
 
     def _write(self, name: str, content: bytes) -> None:
-        """Make a label appear whole."""
+        """Make a label appear whole, also where the power is cut."""
         temporary = f"{name.rpartition('/')[0]}/.digitd-{secrets.token_hex(8)}"
         self._folder.make_parents(temporary)
         try:
             with os.fdopen(self._folder.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             rename(self._folder, temporary, self._folder, name)
         except BaseException:
             with suppress(OSError):

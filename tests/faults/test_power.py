@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.folders import Folder
+from daemon.training.labelling import Labelling
 from tests.faults.harness import (
     FULL,
     LOG_FLUSH,
@@ -28,6 +30,7 @@ from tests.faults.harness import (
     make_ext4,
     names_in,
     needs_root,
+    png,
     shell,
     threads_of,
     traced,
@@ -137,6 +140,21 @@ def test_a_power_cut_right_after_retiring_loses_nothing(nursery: Nursery, machin
         daemon.settle()
         power_comes_back(machine, daemon, flags)
         recovers(nursery, root, drops)
+
+
+def test_a_power_cut_after_an_image_was_labelled_leaves_no_empty_label(machine: Machine) -> None:
+    """What was said of it is whole, or not there; half of it would be an image that nobody can read."""
+    (machine.point / "processed").mkdir()
+    (machine.point / "processed" / "a.png").write_bytes(png(1))
+    with (
+        Folder(machine.point / "processed") as processed,
+        Labelling(machine.point / "corrections", 1 << 20) as labels,
+    ):
+        labels.label(processed, "a.png", "1")
+    machine.cut(LOG_FLUSH)
+    machine.unmount()
+    machine.mount()
+    assert png(1) == (machine.point / "corrections" / "1" / "a.png").read_bytes()
 
 
 def power_comes_back(machine: Machine, daemon: Daemon, flags: int) -> None:
