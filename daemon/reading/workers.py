@@ -88,7 +88,8 @@ class Workers:
 
         """
         now = time.monotonic()
-        stuck = bool(self._open) and now - max(self._progress, min(self._open.values())) > self._patience
+        oldest = min(list(self._open.values()), default=now)  # at once: other threads end tasks meanwhile
+        stuck = now - max(self._progress, oldest) > self._patience
         if self._pool is not None:
             if self._pool.active and not stuck:
                 return self._pool

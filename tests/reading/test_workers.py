@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,27 @@ def test_processes_import_nothing_from_the_current_folder(tmp_path: Path, digits
     )
     assert ("1\n", 0) == (ended.stdout, ended.returncode), ended.stderr
     assert not (tmp_path / "ran").exists()
+
+
+def test_tasks_may_end_while_the_processes_are_looked_after(start: Callable[..., Started]) -> None:
+    """Another thread's tasks are there and gone again between two steps of a look, which is no fault of anybody's."""
+    workers = start().decoders
+    tasks = [Future[Any]() for _ in range(50)]
+    over, interval = threading.Event(), sys.getswitchinterval()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            for task in tasks:
+                workers._open[task] = time.monotonic()
+            for task in tasks:
+                workers._open.pop(task, None)
+
+    sys.setswitchinterval(1e-6)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(come_and_go)
+        try:
+            for _ in range(5_000):
+                workers.renew()
+        finally:
+            over.set()
+            sys.setswitchinterval(interval)
