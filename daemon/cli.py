@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     command("run", _run, "watch the inbox until SIGTERM")
+    command("stream", _stream, "the same on Apache Spark, for more than one machine, until SIGTERM").add_argument(
+        "--master", metavar="URL", help="local[N,F] or spark://host:7077 (default: [stream] master; '': spark-submit's)"
+    )
     predict = command("predict", _predict, "read images now, without a daemon")
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
     predict.add_argument("--json", action="store_true", help="one JSON object a line, as in results/")
@@ -138,6 +141,13 @@ def _run(options: argparse.Namespace) -> int:
     from daemon.commands.run import run
 
     return run(load_settings(options.config))
+
+
+def _stream(options: argparse.Namespace) -> int:
+    from daemon.commands.stream import stream
+
+    settings = load_settings(options.config)
+    return stream(settings, settings.stream.master if options.master is None else options.master)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -243,4 +253,5 @@ def _init(options: argparse.Namespace) -> int:
 
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    for name in ("apscheduler", "py4j"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -156,6 +156,16 @@ class RetentionSettings(Table):
     keep_free_mb: Annotated[int, Field(ge=0)] = 0
 
 
+class StreamSettings(Table):
+    """`digitd stream`: the same walk on Apache Spark."""
+
+    master: str = "local[2,4]"
+    checkpoint: str = "checkpoint"
+    batch_files: PositiveInt = 8192
+    task_files: PositiveInt = 1024
+    spark: list[Annotated[str, Field(pattern=r"^spark\.[^=\s]+=")]] = []
+
+
 class HttpSettings(Table):
     """Where /metrics, /livez and /readyz are served."""
 
@@ -174,6 +184,7 @@ class Settings(Table):
     gate: Annotated[GateSettings, LIVE] = GateSettings()
     retention: Annotated[RetentionSettings, LIVE] = RetentionSettings()
     http: HttpSettings = HttpSettings()
+    stream: StreamSettings = StreamSettings()
     _file: Path = PrivateAttr(default=Path("config.toml"))
 
     def read_from(self, file: Path) -> Settings:
@@ -199,6 +210,11 @@ class Settings(Table):
     def index(self) -> Path:
         """The index of all answers, absolute."""
         return self.root / "index.sqlite"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of Spark's notes on the stream, absolute."""
+        return self.root / self.stream.checkpoint
 
     @property
     def archive(self) -> Path | None:

@@ -7,12 +7,12 @@ import queue
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from daemon.answering.publish import retire
 from daemon.files import RETRY_SECONDS, machine_fault, printable, sync_file_system
 from daemon.folders import Folder
 from daemon.index.schema import Record, storable
-from daemon.index.writer import Index
 from daemon.intake.claiming import Intake
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.readiness import Readiness
@@ -53,6 +53,16 @@ class Answered:
     record: Record | None
 
 
+class Told(Protocol):
+    """Who is told what was retired, as `Index` is."""
+
+    def run_once(self, now: float) -> None:
+        """Do what is due at a moment of the monotonic clock."""
+
+    def add(self, records: list[Record]) -> None:
+        """Take records, a group at a time."""
+
+
 class Retirement:
     """Makes published results durable, a group at a time, and only then moves their originals out of work/.
 
@@ -72,7 +82,7 @@ class Retirement:
         readiness: Readiness,
         metrics: Metrics,
         sync_seconds: float,
-        index: Index,
+        index: Told,
     ) -> None:
         self._folders, self._inbox, self._readiness, self._metrics = folders, inbox, readiness, metrics
         self._sync_seconds, self._index = sync_seconds, index

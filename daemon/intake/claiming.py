@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +20,7 @@ from daemon.intake.admission import when_dropped
 
 OURS = {LOCK, PRESENCE, STREAM, TEMPORARY}  # names that the daemon itself uses in work/ and results/
 EVERYWHERE = "/"  # a whole folder, as `paths_below` takes it
+MOST_SWEEPING = 0.05  # of the time goes into complete sweeps at most, however many folders have gathered
 
 
 class BeingWritten(Exception):
@@ -124,15 +127,30 @@ def remove_empty(top: Folder, names: list[str]) -> None:
                 top.rmdir(name.rstrip("/"))
 
 
+def ignoring(patterns: list[str]) -> Callable[[str], object]:
+    """What tells whether a name is left alone: `[inbox] ignore` in one expression."""
+    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns) or r"(?!)").match
+
+
 def paths_below(
     top: Folder,
     place: str,
     ignored: Callable[[str], object] = lambda _name: None,
     closed: Callable[[str, OSError], None] = lambda _folder, _error: None,
 ) -> Iterator[str]:
-    """The paths of all files and, with a slash at the end, folders in a place; a folder comes before what is in it.
+    """The paths alone, as `entries_below` gives them."""
+    return (path for path, _ in entries_below(top, place, ignored, closed))
 
-    Without recursion: how deep folders nest is up to those who drop.
+
+def entries_below(
+    top: Folder,
+    place: str,
+    ignored: Callable[[str], object] = lambda _name: None,
+    closed: Callable[[str, OSError], None] = lambda _folder, _error: None,
+) -> Iterator[tuple[str, int]]:
+    """The paths of all files and, with a slash at the end, folders in a place, and their inodes.
+
+    A folder comes before what is in it. Without recursion: how deep folders nest is up to those who drop.
 
     Args:
         top: the folder that the paths are below.
@@ -146,22 +164,22 @@ def paths_below(
         return
     folders = [start and f"{start}/"]
     while folders:
-        for name in _list(top, folders.pop(), ignored, closed):
+        for name, inode in _list(top, folders.pop(), ignored, closed):
             if name.endswith("/") and place.endswith("/"):
                 folders.append(name)
-            yield name
+            yield name, inode
 
 
 def _list(
     top: Folder, folder: str, ignored: Callable[[str], object], closed: Callable[[str, OSError], None]
-) -> Iterator[str]:
+) -> Iterator[tuple[str, int]]:
     if len(os.fsencode(folder)) > DEEPEST_FOLDER:
         closed(folder, OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
         return
     try:
         for entry in top.entries(folder.rstrip("/")):
             if entry.name not in OURS and not ignored(entry.name):
-                yield f"{folder}{entry.name}{'/' if entry.is_dir(follow_symlinks=False) else ''}"
+                yield f"{folder}{entry.name}{'/' if entry.is_dir(follow_symlinks=False) else ''}", entry.inode()
     except OSError as error:
         if not folder:
             raise

@@ -11,9 +11,7 @@ than its user has, so whoever links a file that is not his own gains nothing by 
 from __future__ import annotations
 
 import errno
-import fnmatch
 import logging
-import re
 import signal
 import time
 from collections import deque
@@ -26,9 +24,11 @@ from daemon.files import RETRY_SECONDS, machine_fault, printable
 from daemon.folders import DEEPEST_FOLDER, Folder, rename
 from daemon.intake.claiming import (
     EVERYWHERE,
+    MOST_SWEEPING,
     BeingWritten,
     FolderClaimed,
     claim,
+    ignoring,
     left_claims,
     paths_below,
     put_back,
@@ -41,7 +41,6 @@ from daemon.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 ASKING_SECONDS = 60.0  # a folder may keep the daemon out for so long before that is said
-MOST_SWEEPING = 0.05  # of the time goes into complete sweeps at most, however many folders have gathered
 
 
 class Inbox:
@@ -90,7 +89,7 @@ class Inbox:
     def apply(self, settings: InboxSettings) -> None:
         """Put `rescan_seconds` and `ignore` in force, and look at once."""
         self._settings = settings
-        self._ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in settings.ignore) or r"(?!)").match
+        self._ignored = ignoring(settings.ignore)
         self._look = True
         self._changed.add(EVERYWHERE)
 

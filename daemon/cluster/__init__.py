@@ -1,0 +1,1 @@
+"""The same walk on Apache Spark, for more than one machine: `digitd stream`."""
