@@ -74,7 +74,12 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=run)
         return added
 
-    command("run", _run, "watch the inbox until SIGTERM")
+    command("run", _run, "watch the inbox until SIGTERM").add_argument(
+        "--no-intake",
+        dest="intake",
+        action="store_false",
+        help="answer nothing, do all the rest: where `digitd stream`, or daemons on other hosts, answer",
+    )
     command("stream", _stream, "the same on Apache Spark, for more than one machine, until SIGTERM").add_argument(
         "--master", metavar="URL", help="local[N,F] or spark://host:7077 (default: [stream] master; '': spark-submit's)"
     )
@@ -140,7 +145,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from daemon.commands.run import run
 
-    return run(load_settings(options.config))
+    return run(load_settings(options.config), options.intake)
 
 
 def _stream(options: argparse.Namespace) -> int:

@@ -14,10 +14,11 @@ from functools import partial
 from types import FrameType
 
 from daemon.answering.pipeline import Pipeline
-from daemon.answering.retirement import Retirement
-from daemon.answering.root import StartError, take_root
+from daemon.answering.retirement import Folders, Retirement
+from daemon.answering.root import StartError, keep_house, take_root
 from daemon.changes import tell_waiting
 from daemon.config import PRESENCE, ConfigError, Settings, load_settings
+from daemon.index.following import Following
 from daemon.index.tending import Tending
 from daemon.index.writer import Index
 from daemon.intake.inbox import Inbox
@@ -51,11 +52,12 @@ class Service:
 
     Args:
         settings: the configuration.
+        intake: whether it answers what is dropped; if not, others do, and it trains, indexes and tells.
 
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, intake: bool = True) -> None:
+        self._settings, self._intake = settings, intake
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._reload = threading.Event()
@@ -98,7 +100,8 @@ class Service:
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
         began = time.monotonic()
-        folders = take_root(settings, stack)
+        folders = take_root(settings, stack) if self._intake else None
+        keep_house(settings, stack)
         metrics = Metrics()
         metrics.watch_disk(settings.root)
         readiness = Readiness(metrics)
@@ -107,15 +110,44 @@ class Service:
         except OSError as error:
             raise StartError(str(error.strerror or error)) from error
         self._thread("http", http.run)
-        stack.callback(os.close, announce(settings.folder("work") / PRESENCE, {"pid": os.getpid(), "address": http.address}))
-
-        decoders = Decoders(folders.work, settings.inbox)
-        stack.callback(decoders.close)
+        place = settings.folder("work" if self._intake else "logs")
+        stack.callback(os.close, announce(place / PRESENCE, {"pid": os.getpid(), "address": http.address}))
         limit_threads(settings.inference.threads)
         registry = Registry(settings.folder("models"))
         swapper = Swapper(registry, Vetting(settings.file, self._stop, partial(ask_for_time, VETTING_SECONDS)), metrics)
         self._heed_signals()  # until here nothing is claimed, and their default is an end at once
 
+        index = Index(settings.index, metrics)
+        stack.callback(index.close)
+        if folders:
+            is_quiet = self._start_answering(stack, folders, swapper, index, readiness, metrics)
+        else:
+            is_quiet = self._follow_others(stack, index)
+        self._loop(stack, "models", lambda: swapper.run_once(time.monotonic()), rest=HEARTBEAT_SECONDS)
+        stack.callback(self._stop.set)  # which a vetting heeds
+        self._start_learning(stack, registry, metrics, index)
+        self._tend(stack, metrics, is_quiet)
+        readiness.report("start", None)
+        notify("READY=1")
+        if folders:
+            log.info("watching %s; results appear in %s", settings.folder("inbox"), folders.results)
+        else:
+            log.info("answering nothing; following the answers in %s", settings.folder("results"))
+        log.info("metrics on http://%s/metrics; ready after %.1f s", http.address, time.monotonic() - began)
+
+    def _start_answering(
+        self,
+        stack: ExitStack,
+        folders: Folders,
+        swapper: Swapper,
+        index: Index,
+        readiness: Readiness,
+        metrics: Metrics,
+    ) -> Callable[[], bool]:
+        """Answer what is dropped; gives what tells whether nothing is."""
+        settings = self._settings
+        decoders = Decoders(folders.work, settings.inbox)
+        stack.callback(decoders.close)
         steps: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         inbox = Inbox(
             settings.folder("inbox"),
@@ -126,7 +158,6 @@ class Service:
             ask_to_open=Opener(settings.root).ask,
         )
         stack.callback(inbox.close)
-        index = self._index(stack, metrics)
         retirement = Retirement(folders, inbox, readiness, metrics, settings.inference.sync_seconds, index)
         stack.callback(retirement.flush)
         pipeline = Pipeline(
@@ -145,14 +176,15 @@ class Service:
         self._loop(stack, "predict", lambda: pipeline.predict_once(PASS_SECONDS))
         stack.callback(_finish, pipeline)
         self._loop(stack, "pipeline", lambda: pipeline.run_once(PASS_SECONDS))
-        self._loop(stack, "models", lambda: swapper.run_once(time.monotonic()), rest=HEARTBEAT_SECONDS)
-        stack.callback(self._stop.set)  # which a vetting heeds
-        self._start_learning(stack, registry, metrics, index)
-        self._tend(stack, metrics, lambda: pipeline.idle and not inbox.waiting())
-        readiness.report("start", None)
-        notify("READY=1")
-        log.info("watching %s; results appear in %s", settings.folder("inbox"), folders.results)
-        log.info("metrics on http://%s/metrics; ready after %.1f s", http.address, time.monotonic() - began)
+        return lambda: pipeline.idle and not inbox.waiting()
+
+    def _follow_others(self, stack: ExitStack, index: Index) -> Callable[[], bool]:
+        """Take what others answer into the index; whether they do just now is not known."""
+        following = Following(self._settings)
+        self._loop(stack, "labels", lambda: index.run_once(time.monotonic()), rest=HEARTBEAT_SECONDS)
+        self._loop(stack, "following", lambda: following.run_once(time.monotonic()), rest=HEARTBEAT_SECONDS)
+        stack.callback(following.close)
+        return lambda: True
 
     def _start_learning(self, stack: ExitStack, registry: Registry, metrics: Metrics, index: Index) -> None:
         corrections = CorrectionWatch(self._settings, metrics, index)
@@ -163,11 +195,6 @@ class Service:
         stack.callback(corrections.close)
         self._loop(stack, "retraining", partial(_at_this_moment, retraining.run_once), rest=HEARTBEAT_SECONDS)
         stack.callback(retraining.close)
-
-    def _index(self, stack: ExitStack, metrics: Metrics) -> Index:
-        index = Index(self._settings.index, metrics)
-        stack.callback(index.close)
-        return index
 
     def _tend(self, stack: ExitStack, metrics: Metrics, is_quiet: Callable[[], bool]) -> None:
         tending = Tending(self._settings, metrics, is_quiet)

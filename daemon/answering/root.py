@@ -1,4 +1,4 @@
-"""A root is laid out, taken and checked, by the one daemon or stream that works on it."""
+"""A root is laid out, taken and checked, by the one daemon or stream that answers on it, and by who keeps its house."""
 
 from __future__ import annotations
 
@@ -19,33 +19,45 @@ class StartError(Exception):
 
 
 def take_root(settings: Settings, stack: ExitStack) -> Folders:
-    """See to it that nobody else works on this root until `stack` is closed, and that all its folders are there.
+    """See to it that nobody else answers on this root until `stack` is closed, and that all its folders are there.
 
     Raises:
         StartError: somebody does, or the folders cannot be used.
 
     """
+    _make_folders(settings)
+    _lock(settings, "work", "no other daemon on this root", stack)
+    _check_one_file_system(settings)
+    return Folders(*(settings.folder(name) for name in ("work", "results", "processed", "rejected")))
+
+
+def keep_house(settings: Settings, stack: ExitStack) -> None:
+    """See to it that nobody else writes the index, and the journals in logs/, until `stack` is closed.
+
+    Raises:
+        StartError: somebody does, or the folders cannot be used.
+
+    """
+    _make_folders(settings)
+    _lock(settings, "logs", "nobody else who keeps its index and journals; several daemons need a root each", stack)
+
+
+def _make_folders(settings: Settings) -> None:
     try:
         for name in FOLDERS:
             settings.folder(name).mkdir(parents=True, exist_ok=True)
+            if name in ("results", "rejected"):
+                prepare(settings.folder(name))
     except OSError as error:
         raise StartError(f"[paths] {name}: expected a folder that can be written. Received: {error}") from error
-    _lock(settings, stack)
-    _check_one_file_system(settings)
-    folders = Folders(*(settings.folder(name) for name in ("work", "results", "processed", "rejected")))
-    for folder in (folders.results, folders.rejected):
-        prepare(folder)
-    return folders
 
 
-def _lock(settings: Settings, stack: ExitStack) -> None:
-    work = settings.folder("work")
-    lock = take_lock(work / LOCK)
+def _lock(settings: Settings, name: str, expected: str, stack: ExitStack) -> None:
+    folder = settings.folder(name)
+    lock = take_lock(folder / LOCK)
     if lock is None:
-        raise StartError(
-            f"{settings.root}: expected no other daemon on this root. Received: one is running, "
-            f"{who_runs(work / PRESENCE) or 'only just started'}."
-        )
+        holder = who_runs(folder / PRESENCE) or who_runs(settings.folder("work") / PRESENCE)
+        raise StartError(f"{settings.root}: expected {expected}. Received: one is running, {holder or 'only just started'}.")
     stack.callback(os.close, lock)
 
 

@@ -8,14 +8,19 @@ from daemon.config import Settings
 from daemon.reading.workers import start_fork_server
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, intake: bool) -> int:
     """Watch the inbox until SIGTERM.
+
+    Args:
+        settings: the configuration.
+        intake: whether to answer what is dropped; else only all the rest is done.
 
     Returns:
         0, or 1 where the daemon could not start or a part of it died.
 
     """
-    start_fork_server()  # it gets ready while TensorFlow is imported here
+    if intake:
+        start_fork_server()  # it gets ready while TensorFlow is imported here
 
     from daemon.answering.root import StartError
     from daemon.models.network import ModelError
@@ -23,7 +28,7 @@ def run(settings: Settings) -> int:
     from daemon.service import Service
 
     try:
-        return Service(settings).run()
+        return Service(settings, intake).run()
     except (StartError, RegistryError, ModelError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ from daemon.config import PRESENCE, Settings
 from daemon.index.queries import Wanted, as_dict, find
 from daemon.index.schema import NoIndex, open_to_read
 from daemon.telemetry.asking import read_status
+from daemon.telemetry.presence import who_runs
 
 LATEST = 5  # answers that are shown
 
@@ -23,11 +24,13 @@ def print_status(settings: Settings, as_json: bool) -> int:
 
     """
     status = read_status(settings.folder("work") / PRESENCE)
+    if house := who_runs(settings.folder("logs") / PRESENCE):
+        status |= {"house": house}
     latest = latest_answers(settings)
     if as_json:
         print(json.dumps(status | {"latest": latest}, indent=2))
     elif not status["running"]:
-        print(f"not running on {settings.root}")
+        print("\n".join([f"not running on {settings.root}", *_house_lines(status)]))
     else:
         print("\n".join([*_lines(status), *_latest_lines(latest)]))
     return 0 if status.get("ready") else 1
@@ -55,7 +58,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
     lines = [f"running   pid {status['pid']}" + (f" since {status['started_at']}" if "started_at" in status else "")]
     lines.append("ready     yes" if status["ready"] else f"ready     no: {'; '.join(status['reasons'])}")
     if "model" not in status:
-        return lines
+        return lines + _house_lines(status)
     model = f"{status['model']}, loaded {status['model_loaded_at']}" if status["model"] else "none loaded yet"
     images, rejections = status["images"], status["rejections"]
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(rejections.items()))
@@ -67,4 +70,11 @@ def _lines(status: dict[str, Any]) -> list[str]:
         f"rejected  {images.get('rejected', 0)}" + (f" ({reasons})" if reasons else ""),
         f"metrics   http://{status['address']}/metrics",
     ]
-    return lines
+    return lines + _house_lines(status)
+
+
+def _house_lines(status: dict[str, Any]) -> list[str]:
+    """Who trains and indexes, where that is not who answers."""
+    if not (house := status.get("house")):
+        return []
+    return [f"house     kept by pid {house['pid']} on {house['host']}, metrics on http://{house['address']}/metrics"]

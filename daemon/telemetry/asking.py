@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daemon.telemetry.presence import who_runs
+from daemon.telemetry.presence import HOST, who_runs
 from daemon.telemetry.samples import Samples, read_samples
 
 TIMEOUT_SECONDS = 5.0
@@ -19,7 +19,7 @@ def read_status(presence: Path) -> dict[str, Any]:
     """Ask the daemon that announced itself there.
 
     Returns:
-        At least "running"; where it runs also "pid", "address", "ready", "reasons" and its figures.
+        At least "running"; where it runs also "pid", "host", "address", "ready", "reasons" and its figures.
 
     Raises:
         PermissionError: this user may not look.
@@ -35,6 +35,8 @@ def ask(presence: Path) -> tuple[dict[str, Any], Samples]:
         return {"running": False}, {}
     status: dict[str, Any] = {"running": True, **daemon}
     base = f"http://{daemon['address']}"
+    if daemon.get("host", HOST) != HOST:
+        return status | {"ready": False, "reasons": [f"it runs on {daemon['host']}: ask there, or Prometheus"]}, {}
     try:
         ready, text = _get(f"{base}/readyz")
         metrics = read_samples(_get(f"{base}/metrics")[1])

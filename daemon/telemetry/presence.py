@@ -1,4 +1,4 @@
-"""Which daemon runs on a root: a small file that the daemon keeps locked for as long as it lives.
+"""Who works on a folder, and on which host: a small file that he keeps locked for as long as he lives.
 
 Whoever may read the file can ask about its lock, and cannot take it: a write lock needs a file that is open for writing. The
 lock that keeps a second daemon away is another one, which only its owner can open.
@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+HOST = os.uname().nodename
 FLOCK = "hhqqi0q"  # struct flock of fcntl(2), on 64 bits: type, whence, start, length, pid
 
 
@@ -21,7 +22,7 @@ def announce(path: Path, facts: dict[str, Any]) -> int:
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, json.dumps(facts).encode())
+        os.write(descriptor, json.dumps(facts | {"host": HOST}).encode())
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         os.fchmod(descriptor, 0o644)  # only now: a reader's own lock, taken before, would have kept this one away
     except BaseException:

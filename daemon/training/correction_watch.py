@@ -205,7 +205,8 @@ def _as_digit(label: int) -> int | None:
 def find_answers(
     index: Path, is_current: bool, results: Path, labelled: dict[str, Label], stop: threading.Event
 ) -> dict[str, Answer]:
-    """The answers that labelled bytes were given, by the index; where that is not whole, also by a walk through results/.
+    """The answers that labelled bytes were given, by the index, or by the results of those names, which another host may
+    have written; where the index is not whole, also by a walk through results/.
 
     Args:
         index: index.sqlite.
@@ -219,13 +220,16 @@ def find_answers(
 
     """
     found, is_whole = _ask_index(index, labelled)
-    if is_whole and is_current:
-        return found
     sought: dict[str, list[str]] = {}  # by the last name of a result: who may be meant
     for name in labelled.keys() - found.keys():
         plain = Path(name)
         for last_name in (f"{plain.name}.json", f"{plain.stem}~{labelled[name][1][:8]}{plain.suffix}.json"):
             sought.setdefault(last_name, []).append(name)
+            sha256, answer = _read_result(results.joinpath(*plain.parts[1:-1], last_name))
+            if answer and labelled[name][1] == sha256:
+                found[name] = answer
+    if is_whole and is_current:
+        return found
     for path in _find(results, sought, stop) if sought else ():
         sha256, answer = _read_result(path)
         found |= {name: answer for name in sought[path.name] if answer and labelled[name][1] == sha256}

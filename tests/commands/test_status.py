@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +16,8 @@ from daemon.telemetry.asking import read_status
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.presence import announce
-from tests.conftest import Daemon, Digits, Run, digitd
+from tests.answering.test_hosts import why_no_host
+from tests.conftest import REPOSITORY, Daemon, Digits, Run, digitd
 
 
 def test_status_without_a_daemon_exits_with_1(run: Run, root: Path) -> None:
@@ -73,6 +76,26 @@ def test_status_of_a_daemon_that_does_not_answer(run: Run, announced: Callable[[
     code, out, _ = run("status")
     assert code == 1
     assert "it does not answer on http://127.0.0.1:1" in out
+
+
+@pytest.mark.skipif(bool(why_no_host()), reason=why_no_host() or "-")
+def test_status_of_a_daemon_on_another_host(run: Run, root: Path) -> None:
+    """An address of this host is not asked in its stead; it is said where it runs."""
+    path = root / "work" / ".daemon.json"
+    other = ["unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname elsewhere; exec "$0" "$@"', sys.executable, "-c"]
+    announce_and_wait = (
+        "import sys; from pathlib import Path; from daemon.telemetry.presence import announce\n"
+        "announce(Path(sys.argv[1]), {'pid': 1, 'address': '127.0.0.1:1'}); print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [*other, announce_and_wait, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        code, out, _ = run("status")
+        assert process.stdin is not None
+        process.stdin.close()
+    assert (1, True) == (code, "it runs on elsewhere" in out)
 
 
 def test_status_asks_no_proxy(root: Path, announced: Callable[[str], None]) -> None:

@@ -401,7 +401,8 @@ class Daemon:
         root: its folder.
         environment: overrides of the configuration, beside those that make tests quick.
         log: the file that gets what it says; one that is removed when all went well unless given.
-        limits: what it may not do: `deny_inotify`, `obey_modes`.
+        presence: where it says who runs.
+        limits: what it may not do: `deny_inotify`, `obey_modes`; and `arguments` of the command.
 
     """
 
@@ -411,12 +412,13 @@ class Daemon:
         root: Path,
         environment: dict[str, str] | None = None,
         log: Path | None = None,
+        presence: str = "work/.daemon.json",
         **limits: Any,
     ) -> None:
         self.root, self._nursery = root, nursery
         self.log = log or Path(tempfile.mkstemp(prefix="digitd-", suffix=".log")[1])
         self._environment = FAST | (environment or {})
-        self._limits = limits
+        self._presence, self._limits = presence, limits
         self.pid = 0
         self.drops = Drops(root / "inbox")
         self.idle_mb = 0.0  # resident memory when it had nothing to do; noted by tests
@@ -455,7 +457,7 @@ class Daemon:
         """Host and port that it serves on; empty while it says none."""
         if not self._address:
             with contextlib.suppress(OSError, ValueError, KeyError):
-                holder = json.loads((self.root / "work/.daemon.json").read_text())
+                holder = json.loads((self.root / self._presence).read_text())
                 if holder["pid"] == self.pid:
                     self._address = holder["address"]
         return self._address

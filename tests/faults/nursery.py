@@ -16,6 +16,7 @@ import runpy
 import signal
 import struct
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 CLONE_NEWUSER = 0x10000000  # linux/sched.h
@@ -62,8 +63,10 @@ def make_model(path: str, mark: str | None) -> None:
         os._exit(code)
 
 
-def run(config: str, environment: dict[str, str], log: str, code: str | None = None, **limits: Any) -> None:
-    """Become `python -m daemon run -c CONFIG`, of the `daemon` package in the folder `code` where one is given."""
+def run(
+    config: str, environment: dict[str, str], log: str, code: str | None = None, arguments: Sequence[str] = (), **limits: Any
+) -> None:
+    """Become `python -m daemon run -c CONFIG ARGUMENTS`, of the `daemon` package in the folder `code` where one is given."""
     status = 70  # whatever goes wrong before the daemon has its say
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no daemon outlives the tests
@@ -79,7 +82,7 @@ def run(config: str, environment: dict[str, str], log: str, code: str | None = N
         os.environ.update(environment)
         if code:
             use_code(code)
-        sys.argv = ["daemon", "run", "-c", config]
+        sys.argv = ["daemon", "run", "-c", config, *arguments]
         try:
             runpy.run_module("daemon", run_name="__main__", alter_sys=True)
         except SystemExit as leave:

@@ -4,7 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from daemon.telemetry.presence import announce, who_runs
+from daemon.telemetry.presence import HOST, announce, who_runs
 
 
 def test_who_runs_is_told_while_it_runs(tmp_path: Path) -> None:
@@ -12,7 +12,7 @@ def test_who_runs_is_told_while_it_runs(tmp_path: Path) -> None:
     path = tmp_path / ".daemon.json"
     assert who_runs(path) is None
     descriptor = announce(path, {"pid": 7})
-    assert {"pid": 7} == who_runs(path) == who_runs(path)
+    assert {"pid": 7, "host": HOST} == who_runs(path) == who_runs(path)
     os.close(descriptor)
     assert who_runs(path) is None
 
@@ -26,7 +26,7 @@ def test_a_reader_can_neither_keep_a_daemon_away_nor_feign_one(tmp_path: Path) -
         fcntl.lockf(reader, fcntl.LOCK_SH)
         assert who_runs(path) is None
         descriptor = announce(path, {"pid": 8})
-        assert {"pid": 8} == who_runs(path)
+        assert {"pid": 8, "host": HOST} == who_runs(path)
         os.close(descriptor)
 
 

@@ -1,0 +1,94 @@
+"""`digitd run --no-intake`: everything but answers, on a root whose images others answer."""
+
+import json
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daemon.answering.publish import prepare, publish_predictions
+from daemon.answering.root import StartError, keep_house, take_root
+from daemon.commands.status import latest_answers
+from daemon.config import Settings, load_settings
+from daemon.drops import Drop, ImageFacts, Predictions
+from daemon.files import file_sha256
+from daemon.index.following import Following
+from daemon.index.tending import tend
+from tests.conftest import Digits, Run, digitd, wait_until
+from tests.faults.harness import Daemon, Nursery, lay_out
+
+
+def answer(root: Path, name: str, content: bytes, digit: int) -> None:
+    """What another program does that answers: a stream on Spark, or a daemon on another host."""
+    (root / "processed" / name).write_bytes(content)
+    facts = ImageFacts(file_sha256(root / "processed" / name), "PNG", 28, 28)
+    rows = np.eye(10, dtype=np.float32)[digit : digit + 1]
+    now = (root / "processed" / name).stat().st_mtime
+    publish_predictions(root / "results", Predictions([Drop(name, now)], [facts], rows, [None], "v0001", "m" * 64, now, now))
+
+
+def test_it_keeps_house_and_answers_nothing(nursery: Nursery, tmp_path: Path, digits: Digits) -> None:
+    """What others answer is indexed, what people label is compared with it, drops are left alone; and all says so."""
+    root = lay_out(tmp_path / "root", nursery.model)
+    settings = load_settings(root / "config.toml")
+    with Daemon(nursery, root, presence="logs/.daemon.json", arguments=["--no-intake"]) as keeper:
+        (root / "inbox" / "a.png").write_bytes(digits.png(0))
+        answer(root, "a.png", digits.png(0), digits.labels[0])
+        label = root / "corrections" / str(digits.labels[0]) / "a.png"
+        label.parent.mkdir(exist_ok=True)
+        label.write_bytes(digits.png(0))
+        wait_until(lambda: keeper.metric("digitd_corrections_total", agrees="yes"), "the correction to be noticed")
+        assert 1 == keeper.metric("digitd_model_info", version="v0001")
+        wait_until(lambda: latest_answers(settings), "the answer to be indexed")
+        assert ["a.png"] == [found["file"] for found in latest_answers(settings)]
+        assert {"a.png"} == set(os.listdir(root / "inbox"))
+        with pytest.raises(StartError, match="expected nobody else who keeps its index"), ExitStack() as stack:
+            keep_house(settings, stack)
+        done = digitd("status", "-c", root / "config.toml")
+        assert (1, True) == (done.returncode, f"house     kept by pid {keeper.pid} on " in done.stdout)
+        assert 0 == keeper.stop()
+        assert "answering nothing" in keeper.log.read_text()
+
+
+def test_who_answers_and_who_keeps_house_may_be_two(settings: Settings) -> None:
+    """A stream takes the root, and a daemon that answers nothing keeps its house; of either there is one."""
+    with ExitStack() as stack, ExitStack() as house:
+        take_root(settings, stack)
+        keep_house(settings, house)
+        with pytest.raises(StartError, match="expected no other daemon on this root"), ExitStack() as second:
+            take_root(settings, second)
+        with pytest.raises(StartError, match="expected nobody else who keeps its index"), ExitStack() as second:
+            keep_house(settings, second)
+
+
+def test_an_index_follows_what_others_answer(settings: Settings, digits: Digits, run: Run) -> None:
+    """Also what was answered while nobody followed, and what is answered anew; each is there once, however a look ended."""
+    for folder in ("results", "rejected"):
+        prepare(settings.folder(folder))
+    settings.folder("processed").mkdir(exist_ok=True)
+    assert 0 == tend(settings, time.time())  # which makes the index
+    answer(settings.root, "a.png", digits.png(0), 7)
+    first = Following(settings)
+    first.run_once(0.0)
+    assert ["a.png"] == names(run)
+    answer(settings.root, "b.png", digits.png(1), 2)
+    first.run_once(1.0)  # which is too soon
+    assert ["a.png"] == names(run)
+    first.run_once(1e6)
+    assert ["b.png", "a.png"] == names(run)
+    answer(settings.root, "a.png", digits.png(0), 7)
+    answer(settings.root, "c.png", digits.png(2), 1)
+    first.close()
+    first.run_once(2e6)  # which is stopped at once
+    assert 0 == tend(settings, time.time())
+    second = Following(settings)
+    second.run_once(0.0)
+    assert ["a.png", "b.png", "c.png"] == sorted(names(run))
+
+
+def names(run: Run) -> list[str]:
+    """The files that the index knows."""
+    return [json.loads(line)["file"] for line in run("find", "--json")[1].splitlines()]
