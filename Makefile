@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help suitable run test lint faults test-systemd bench accuracy train install uninstall clean
+.PHONY: help suitable run test lint faults test-systemd bench accuracy soak growth train install uninstall clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,12 @@ train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; an hour
 
 bench: $(VENV)/run-ready  ## how fast it is, against its limits and the tutorial script; about 8 minutes
 	$(BIN)/python -m benchmarks.speed
+
+soak: $(VENV)/run-ready  ## two hours of everything at once, kills included: is anything lost, does anything grow; as root
+	$(BIN)/python -m benchmarks.soak
+
+growth: $(VENV)/run-ready  ## a root with a million answers against an empty one; as root, 20 GB of disk
+	$(BIN)/python -m benchmarks.growth
 
 clean:  ## remove the environment and caches; no data
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

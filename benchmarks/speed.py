@@ -204,7 +204,7 @@ class Daemon:
     def __enter__(self) -> Daemon:
         began = time.monotonic()
         command = [sys.executable, "-m", "daemon", "run", "-c", self.root / "config.toml"]
-        with (self.root / "log").open("wb") as log:
+        with (self.root / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log, env=self._environment, cwd=REPOSITORY)
         while not self._is_ready():
             if self._process.poll() is not None:
@@ -221,6 +221,17 @@ class Daemon:
         """SIGKILL."""
         self._process.kill()
         self._process.wait()
+
+    def signal(self, number: int) -> None:
+        """Send the daemon itself a signal."""
+        self._process.send_signal(number)
+
+    def metrics(self) -> str:
+        """What /metrics says."""
+        address = json.loads((self.root / "work" / ".daemon.json").read_text())["address"]
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
+            text: str = response.read().decode()
+        return text
 
     def burst(self, make: Callable[[int], bytes], count: int) -> dict[str, float]:
         """Rename `count` files into the inbox at once; until the last result exists."""
@@ -256,7 +267,7 @@ class Daemon:
         for number in range(count):
             if number in due:
                 self.swap()
-            name = f"single{self._count}-{number}.png"
+            name = f"single{self._process.pid}-{self._count}-{number}.png"
             (self.root / "one").write_bytes(images.png(number))
             result = f"{self.root}/results/{name}.json"
             time.sleep(PAUSE)
@@ -484,16 +495,16 @@ def tutorial_script(inbox: Path, results: Path, call: str) -> None:
 
 
 @contextlib.contextmanager
-def fresh_file_system() -> Iterator[Path]:
+def fresh_file_system(gib: int = 4, inodes: int = 1_000_000) -> Iterator[Path]:
     """A folder to measure in: on an ext4 of its own where that can be mounted, for an old one is up to 10 times slower."""
     with tempfile.TemporaryDirectory(prefix="digitd-bench-") as folder:
         image, mount = Path(folder) / "image", Path(folder) / "mount"
         mount.mkdir()
         with image.open("wb") as file:
-            file.truncate(4 * 2**30)
+            file.truncate(gib * 2**30)
         mounted = (
             os.geteuid() == 0
-            and subprocess.run(["mkfs.ext4", "-q", "-N", "1000000", image], check=False).returncode == 0
+            and subprocess.run(["mkfs.ext4", "-q", "-N", str(inodes), image], check=False).returncode == 0
             and subprocess.run(["mount", "-o", "loop", image, mount], check=False).returncode == 0
         )
         try:

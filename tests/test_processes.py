@@ -63,3 +63,10 @@ def test_root_goes_on_as_the_owner_of_the_folders(tmp_path: Path, owners: tuple[
     done = subprocess.run(python("-c", BECOME, *map(str, folders)), capture_output=True, check=True, text=True)
     assert f"{(expected,) * 3} {(expected,) * 3} " in done.stdout
     assert expected == 0 or done.stdout.endswith(f" [{NOBODY}]\n")
+
+
+def test_what_must_come_to_an_end_yields_without_starving() -> None:
+    """At SCHED_IDLE, a busy machine would never let it empty a full disk."""
+    code = "import os; from daemon.processes import yield_to_most as y; y(); print(os.sched_getscheduler(0), os.nice(0))"
+    done = subprocess.run(python("-c", code), capture_output=True, check=True)
+    assert f"{os.SCHED_OTHER} 19\n".encode() == done.stdout

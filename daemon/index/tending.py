@@ -21,7 +21,7 @@ from daemon.config import Settings, load_settings
 from daemon.index.filling import Superseded, fill
 from daemon.index.retention import KEYS, leave
 from daemon.index.schema import NoIndex, get_state, open_to_read
-from daemon.processes import die_with_parent, end, python, yield_to_others
+from daemon.processes import die_with_parent, end, python, yield_to_most
 from daemon.systemd import log_handler
 from daemon.telemetry.metrics import Metrics
 
@@ -109,7 +109,7 @@ class Tending:
 def main(config: str) -> int:
     """Be the child, on the configuration in that file; the exit code of its process."""
     die_with_parent(signal.SIGTERM)
-    yield_to_others()
+    yield_to_most()
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     return tend(load_settings(Path(config)), time.time())
 

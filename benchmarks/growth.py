@@ -1,0 +1,115 @@
+"""`make growth`: a root with years behind it against an empty one, in turns: start, drops, memory, a training's start.
+
+A million answers, 100,000 corrections, a ledger of 3,000 versions, all real files; the model is the shipped one in both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.past import write_answers, write_corrections, write_index, write_versions
+from benchmarks.speed import REPOSITORY, Daemon, Images, fresh_file_system, note, print_table
+
+DAY = 86400.0
+SETTINGS = {"RETRAIN__CRON": "", "RETRAIN__AFTER_CORRECTIONS": 0}
+MOST = {"seconds": 1.2, "p50 ms": 1.2, "p99 ms": 1.2}  # times that of the empty root
+MOST_MB = 50.0  # more than the empty root
+MOST_START = 10.0  # seconds that a training's start takes longer
+
+
+def main() -> int:
+    """Measure, and say what is beyond its bound."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--answers", type=int, default=1_000_000, help="(default: 1000000)")
+    parser.add_argument("--corrections", type=int, default=100_000, help="(default: 100000)")
+    parser.add_argument("--versions", type=int, default=3_000, help="in the ledger (default: 3000)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turn (default: 3)")
+    parser.add_argument("--drops", type=int, default=300, help="single drops a round (default: 300)")
+    parser.add_argument("--grown", type=Path, help="a root that was grown before; it is used as it is, and kept")
+    options = parser.parse_args()
+    figures: dict[str, list[dict[str, float]]] = {}
+    with fresh_file_system(gib=4 + options.answers * 14 // 2**20, inodes=100_000 + options.answers * 5 // 2) as folder:
+        roots = {"empty": folder / "empty", "grown": options.grown or folder / "grown"}
+        if not options.grown:
+            grow(roots["grown"], options.answers, options.corrections, options.versions)
+        for round_ in range(options.rounds):
+            for name in sorted(roots, reverse=bool(round_ % 2)):
+                measure(figures, name, roots[name], options.drops)
+        for name, root in roots.items():
+            note(figures, f"{name}: training", measure_training(root))
+    print_table(figures)
+    return judge(figures)
+
+
+def grow(root: Path, answers: int, corrections: int, versions: int) -> None:
+    """Give a root its past."""
+    subprocess.run([sys.executable, "-m", "daemon", "init", root], check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
+    began = time.time()
+    write_index(root / "index.sqlite", write_answers(root, answers, began - 1000 * DAY, began - DAY))
+    write_corrections(root, corrections)
+    write_versions(root / "models", versions)
+    print(f"grown in {time.time() - began:.0f} s", flush=True)
+
+
+def measure(figures: dict[str, list[dict[str, float]]], name: str, root: Path, drops: int) -> None:
+    """One start, and what follows."""
+    with Daemon(root, **SETTINGS) as daemon:
+        note(figures, f"{name}: start", {"seconds": daemon.started})
+        before = daemon.cpu_seconds()
+        time.sleep(20)  # for what follows a start in the background
+        note(figures, f"{name}: 20 s after it", {"CPU seconds": daemon.cpu_seconds() - before})
+        note(figures, f"{name}: single drops", daemon.latencies(Images(), drops))
+        before = daemon.cpu_seconds()
+        time.sleep(20)
+        idle = (daemon.cpu_seconds() - before) / 20
+        note(figures, f"{name}: memory", {"MB": daemon.memory() / 2**20, "idle CPU share": idle})
+
+
+def measure_training(root: Path) -> dict[str, float]:
+    """Seconds from `digitd retrain` to its process' start, and to the first batch."""
+    began = time.monotonic()
+    shutil.rmtree(root / "logs" / "tensorboard", ignore_errors=True)
+    there = set((root / "logs" / "training").glob("v*"))
+    command = [sys.executable, "-m", "daemon", "retrain", "-c", root / "config.toml"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY) as process:
+        try:
+            while not set((root / "logs" / "training").glob("v*")) - there:
+                time.sleep(0.05)
+            started = time.monotonic() - began
+            while not any((root / "logs").glob("tensorboard/*/train")) and process.poll() is None:
+                time.sleep(0.05)
+            return {"start s": started, "first batch s": time.monotonic() - began}
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+
+
+def judge(figures: dict[str, list[dict[str, float]]]) -> int:
+    """Print each bound beside its figure; 1 where one is not kept."""
+
+    def median(name: str, key: str) -> float:
+        return statistics.median(values[key] for values in figures[name])
+
+    failed = 0
+    for name, key in (("start", "seconds"), ("single drops", "p50 ms"), ("single drops", "p99 ms")):
+        ratio = median(f"grown: {name}", key) / median(f"empty: {name}", key)
+        failed |= _say(f"{name}, {key}: grown / empty", ratio, MOST[key])
+    more = median("grown: memory", "MB") - median("empty: memory", "MB")
+    failed |= _say("memory: grown - empty, MB", more, MOST_MB)
+    return failed | _say("a training's start, s", median("grown: training", "start s"), MOST_START)
+
+
+def _say(what: str, value: float, most: float) -> int:
+    print(f"{what:<40} {value:8.2f}  at most {most:g}  {'' if value <= most else 'NOT KEPT'}")
+    return int(value > most)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
