@@ -13,6 +13,7 @@ from pathlib import Path
 
 from daemon import __version__
 from daemon.config import ENVIRONMENT_CONFIG, ConfigError, load_settings
+from daemon.index.schema import NoIndex
 from daemon.systemd import log_handler
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return WRONG_USAGE
+    except NoIndex as error:
+        print(error, file=sys.stderr)
+        return FAILED
     except PermissionError as error:
         if options.command is _run:
             raise  # the daemon's end is told with its traceback

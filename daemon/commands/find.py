@@ -14,7 +14,7 @@ from typing import Any
 
 from daemon.config import Settings
 from daemon.index.queries import COLUMNS, Wanted, as_dict, find
-from daemon.index.schema import NoIndex, get_state, open_to_read
+from daemon.index.schema import get_state, open_to_read
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute instead of showing it
 
@@ -60,16 +60,14 @@ def print_answers(settings: Settings, which: Wanted, limit: int, form: str, newe
         newest_first: or oldest first.
 
     Returns:
-        0, or 1 where there is none, or no index.
+        0, or 1 where there is none.
+
+    Raises:
+        NoIndex: there is nothing to ask.
 
     """
     try:
-        connection = open_to_read(settings.index)
-    except NoIndex as error:
-        print(error, file=sys.stderr)
-        return 1
-    try:
-        with closing(connection):
+        with closing(open_to_read(settings.index)) as connection:
             answers = (as_dict(row, settings) for row in find(connection, which, limit, newest_first))
             count = {"table": _print_table, "json": _print_json, "csv": _print_csv}[form](answers)
             state = get_state(connection)

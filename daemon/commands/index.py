@@ -8,7 +8,7 @@ from contextlib import closing
 
 from daemon.config import Settings
 from daemon.index.filling import Superseded, fill, start_anew
-from daemon.index.schema import NoIndex, Unusable, get_state, open_to_read, remove
+from daemon.index.schema import Unusable, get_state, open_to_read, remove
 
 
 def print_index(settings: Settings) -> int:
@@ -17,13 +17,11 @@ def print_index(settings: Settings) -> int:
     Returns:
         0 where it is whole, else 1.
 
+    Raises:
+        NoIndex: there is nothing to ask.
+
     """
-    try:
-        connection = open_to_read(settings.index)
-    except NoIndex as error:
-        print(error, file=sys.stderr)
-        return 1
-    with closing(connection):
+    with closing(open_to_read(settings.index)) as connection:
         (answers,) = connection.execute("SELECT count(*) FROM answers").fetchone()
         (labels,) = connection.execute("SELECT count(*) FROM labels").fetchone()
         state = get_state(connection)

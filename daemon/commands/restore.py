@@ -15,7 +15,7 @@ from daemon.folders import Folder
 from daemon.index.archive import BLOCK, Day
 from daemon.index.queries import Wanted, find
 from daemon.index.retention import Part, parts
-from daemon.index.schema import NoIndex, open_to_read
+from daemon.index.schema import open_to_read
 
 
 def restore(settings: Settings, name: str, target: Path) -> int:
@@ -28,13 +28,11 @@ def restore(settings: Settings, name: str, target: Path) -> int:
     Returns:
         0, or 1 where something is nowhere, or could not be written.
 
+    Raises:
+        NoIndex: there is nothing to ask.
+
     """
-    try:
-        connection = open_to_read(settings.index)
-    except NoIndex as error:
-        print(error, file=sys.stderr)
-        return 1
-    with closing(connection):
+    with closing(open_to_read(settings.index)) as connection:
         pattern = any(character in name for character in "*?[")
         rows = [row for row in find(connection, Wanted(name)) if pattern or os.fsdecode(row["name"]) == name]
     failed = not rows
