@@ -21,7 +21,7 @@ ORIGINAL, JSON = 1, 2  # bits of `gone`: which of the two has left its folder
 
 _TABLES = """
 CREATE TABLE answers (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     answered_at REAL NOT NULL,
     received_at REAL,
     name NOT NULL,
@@ -51,6 +51,9 @@ DIGEST = "coalesce(substr({0}.sha256, 1, 8), CAST({0}.name AS BLOB))"  # what ha
 _SETTLE = f"""
 INSERT OR IGNORE INTO digests SELECT {DIGEST.format("answers")}, id FROM answers WHERE id > ? ORDER BY 1
 """  # noqa: S608 -- made of constants
+_UNSETTLE = """
+UPDATE state SET value = min(value, (SELECT coalesce(max(id), 0) FROM answers)) WHERE key = 'settled'
+"""  # the next answer gets the newest's id if that was forgotten; AUTOINCREMENT would cost a quarter of an insertion
 _REFRESHED = f"""
 SELECT CASE WHEN old.answered_at <= new.answered_at THEN old.id ELSE new.id END
 FROM answers AS new
@@ -211,7 +214,7 @@ def settle(connection: sqlite3.Connection) -> None:
     if refreshed:
         delete(connection, [id_ for (id_,) in refreshed])
     (newest,) = connection.execute("SELECT max(id) FROM answers").fetchone()
-    put_state(connection, settled=max(settled, newest or 0))
+    put_state(connection, settled=newest or 0)
 
 
 def delete(connection: sqlite3.Connection, ids: list[int]) -> None:
@@ -222,3 +225,4 @@ def delete(connection: sqlite3.Connection, ids: list[int]) -> None:
         rows,
     )
     connection.executemany("DELETE FROM answers WHERE id = ?", rows)
+    connection.execute(_UNSETTLE)

@@ -13,8 +13,8 @@ import pytest
 
 from daemon.index import writer
 from daemon.index.queries import Wanted, find, of_content
-from daemon.index.schema import ENDINGS, get_state, open_to_read, open_to_write, storable
-from daemon.index.writer import CLOSED_SECONDS, SLACK_SECONDS, Index
+from daemon.index.schema import ENDINGS, delete, get_state, open_to_read, open_to_write, storable
+from daemon.index.writer import CLOSED_SECONDS, QUIET_SECONDS, SLACK_SECONDS, Index
 from daemon.telemetry.metrics import Metrics
 from tests.index.answers import NOON, record
 
@@ -62,13 +62,28 @@ def test_records_can_be_read_at_once(written: Written) -> None:
 
 
 def test_a_quiet_moment_settles(written: Written) -> None:
-    """When nothing comes for a second, digests find what was appended."""
+    """When nothing comes for a while, digests find what was appended."""
     written.write(record("a.png"))
     assert 0 == written.state()["settled"]
-    written.write(after=2.0)
+    written.write(after=QUIET_SECONDS)
     assert 1 == written.state()["settled"]
     with closing(open_to_read(written.path)) as connection:
         assert ["a.png"] == [row["name"] for row in of_content(connection, record("").sha256 or b"")]
+
+
+def test_an_answer_that_gets_the_number_of_a_forgotten_one_is_found(written: Written) -> None:
+    """Whatever was forgotten, digests find what was appended since."""
+    written.write(record("a.png", b"a"), record("b.png", b"b"))
+    written.write(after=QUIET_SECONDS)
+    with closing(open_to_write(written.path, 1)) as connection:
+        delete(connection, [1, 2])
+    written.write(record("c.png", b"c"))
+    for after in (0.1, QUIET_SECONDS):
+        written.write(after=after)
+        with closing(open_to_read(written.path)) as connection:
+            assert ["c.png"] == [row["name"] for row in of_content(connection, record("", b"c").sha256 or b"")]
+            assert [] == of_content(connection, record("", b"a").sha256 or b"")
+    assert 1 == written.state()["settled"]
 
 
 def test_many_records_settle_by_themselves(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +98,7 @@ def test_an_answer_given_anew_replaces_the_old(written: Written) -> None:
     """Same name, same bytes, same folder: one row, the newest, in whichever order they came."""
     written.write(record("a.png", b"a"), record("a.png", b"other"), record("a.png", b"a", NOON + 2, digit=8))
     written.write(record("a.png", b"a", NOON + 1, digit=9))
-    written.write(after=2.0)
+    written.write(after=QUIET_SECONDS)
     with closing(open_to_read(written.path)) as connection:
         assert [(b"other", 7), (b"a", 8)] == [
             (b"a" if row["sha256"] == record("", b"a").sha256 else b"other", row["digit"])
@@ -119,7 +134,7 @@ def test_a_closed_index_lacks_nothing_and_one_that_crashed_may(written: Written)
     again.write(record("b.png", at=NOON + 1))
     assert (None, 0) == (again.state()["since"], again.state()["clean"])
     crashed = Written(written.path)  # the one before was never closed
-    crashed.write(after=2.0)
+    crashed.write(after=QUIET_SECONDS)
     assert NOON + 1 - SLACK_SECONDS == crashed.state()["since"]
     again.index.close()
     crashed.index.close()
@@ -127,7 +142,7 @@ def test_a_closed_index_lacks_nothing_and_one_that_crashed_may(written: Written)
 
 def test_a_new_index_says_that_all_may_be_missing(written: Written) -> None:
     """Where there was none, the folders are to be looked through, even when nothing is dropped."""
-    written.write(after=2.0)
+    written.write(after=QUIET_SECONDS)
     assert 0.0 == written.state()["since"]
 
 
@@ -215,7 +230,7 @@ def test_what_waits_is_bounded(written: Written, monkeypatch: pytest.MonkeyPatch
     """Beyond that, the index knows from when on it may lack something, and a filling that runs is void."""
     monkeypatch.setattr(writer, "PENDING", 2)
     written.write(record("a.png"))
-    written.write(after=2.0)
+    written.write(after=QUIET_SECONDS)
     with closing(open_to_write(written.path, 0)) as other:
         other.execute("UPDATE state SET value = NULL WHERE key = 'since'")
         generation = get_state(other)["generation"]
