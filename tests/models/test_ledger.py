@@ -3,6 +3,9 @@
 import time
 from pathlib import Path
 
+import pytest
+
+from daemon.models import ledger as ledger_module
 from daemon.models.ledger import Ledger
 
 
@@ -19,3 +22,31 @@ def test_the_ledger_tells_what_was_live_when(tmp_path: Path) -> None:
     assert ledger.live_at(time.time()) == "v0002"
     assert ledger.live_at(0.0) is None
     assert [line["version"] for line in ledger.lines()] == ["v0001", "v0002", "v0003"]
+
+
+def test_a_long_ledger_is_put_aside_and_what_decisions_rest_on_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of versions that are there, the highest number, the last verdict on each hold-out; all else is aside."""
+    monkeypatch.setattr(ledger_module, "ROTATED_BYTES", 1)
+    monkeypatch.setattr(ledger_module, "KEPT_LINES", 2)
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.record("made", "v0001", "there still", sha256="a")
+    ledger.record("live", "v0002", "removed since")
+    between = time.time()
+    ledger.record("promoted", "v0003", "of another hold-out", holdout_sha256="x", best_accuracy=0.99)
+    ledger.record("refused", "v0004", "not the last", holdout_sha256="y", best_accuracy=0.5)
+    ledger.record("refused", "v0005", "the last", holdout_sha256="y", best_accuracy=0.6)
+    ledger.record("begun", "v10000", "the highest")
+    ledger.record("live", "v9999", "one of the newest")
+    ledger.record("current", "v9999", "one of the newest")
+    everything = list(ledger.lines())
+    aside = ledger.rotate(["v0001"])
+    assert aside is not None
+    assert ["v0001", "v0003", "v0005", "v10000", "v9999", "v9999"] == [line["version"] for line in ledger.lines()]
+    assert everything == list(Ledger(aside).lines())
+    assert "v0002" == ledger.live_at(between)
+    assert "v9999" == ledger.live_at(time.time())
+    assert ledger.rotate(["v0001"]) is None, "once a day"
+    ledger.record("live", "v0001", "went back")
+    assert "v0001" == ledger.live_at(time.time())
