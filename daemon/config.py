@@ -132,6 +132,7 @@ class RetrainSettings(Table):
     steps: PositiveInt = 1200
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
     corrections_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    most_corrections: PositiveInt = 20_000
     patience: PositiveInt = 6
 
 

@@ -120,16 +120,17 @@ def append_line(path: Path, text: str) -> None:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a .jsonl file; none where it is missing; a torn line is passed over."""
     try:
-        content = path.read_bytes()
+        file = path.open("rb")
     except FileNotFoundError:
         return
-    for line in content.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
+    with file:
+        for line in file:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                yield value
 
 
 def sync_folder(folder: Path) -> None:

@@ -28,6 +28,7 @@ from daemon.training.job import Job, TrainingEnded, run_job
 
 log = logging.getLogger(__name__)
 
+NAMED = 20  # of what was left out of a training, in the log
 OVERTAKEN = "overtaken"  # the champion that a candidate was judged against is champion no longer: judged again
 
 
@@ -71,12 +72,21 @@ class Candidates:
         self._on_progress, self._run_child = on_progress, run_child
         self.stop = threading.Event()
 
-    def run(self, why: str, began: float, *, even_if_nothing_new: bool = False, verbose: int = 0) -> Run:
+    def run(
+        self,
+        why: str,
+        began: float,
+        *,
+        labels: frozenset[Label] | None = None,
+        even_if_nothing_new: bool = False,
+        verbose: int = 0,
+    ) -> Run:
         """Train, decide, and make the version current if it was promoted.
 
         Args:
             why: what started it, for log and ledger.
             began: now, in seconds since the epoch.
+            labels: all that are there; they are read unless given.
             even_if_nothing_new: train although data and configuration are those of the last verdict.
             verbose: Keras' verbosity; not 0 means in the foreground, on this terminal.
 
@@ -85,7 +95,9 @@ class Candidates:
 
         """
         with making.training(self._registry) as lock:
-            labels = frozenset(read_labels(self.settings.folder("corrections"), self.settings.inbox.max_bytes).values())
+            if labels is None:
+                folder, most = self.settings.folder("corrections"), self.settings.inbox.max_bytes
+                labels = frozenset(read_labels(folder, most).values())
             fingerprint = self._fingerprint(labels)
             if not even_if_nothing_new and self._has_learnt(fingerprint, labels):
                 reason = "no new corrections, same data, same configuration as last time"
@@ -98,6 +110,8 @@ class Candidates:
                     run = self._attempt(lock, verbose, fingerprint, facts)
             if run.result != "stopped":
                 write_learnt(self.settings, labels)
+            if aside := self._registry.ledger.rotate(self._registry.names()):
+                log.info("the ledger was long; all of it is in %s now", aside)
             return run
 
     def _attempt(self, lock: int, verbose: int, fingerprint: str, facts: dict[str, Any]) -> Run:
@@ -129,8 +143,11 @@ class Candidates:
             on_progress=self._on_progress,
         )
         report: dict[str, Any] = json.loads((logs / "report.json").read_bytes())
-        for text in report["corrections"]["left_out"]:
+        left_out = report["corrections"]["left_out"]
+        for text in left_out[:NAMED]:
             log.warning("left out of training: %s", text)
+        if more := left_out[NAMED:]:
+            log.warning("left out of training: %d more, which %s names", len(more), logs / "report.json")
         return report
 
     def _champion(self) -> Version | None:
@@ -239,7 +256,9 @@ class Candidates:
             sorted(labels),
             [list(_status_of_all(self.settings.root / name)) for name in (chosen.dataset, chosen.scans) if name],
             chosen.model_dump(),
-            self.settings.retrain.model_dump(include={"steps", "learning_rate", "corrections_share", "patience"}),
+            self.settings.retrain.model_dump(
+                include={"steps", "learning_rate", "corrections_share", "most_corrections", "patience"}
+            ),
         ]
         return hashlib.sha256(json.dumps(learnt, sort_keys=True).encode()).hexdigest()
 

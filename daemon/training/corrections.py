@@ -10,8 +10,9 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
@@ -42,7 +43,7 @@ class Corrections:
         train, validation: two of the parts.
         gate, gate_none: the third: what shows a digit, and what shows none.
         left_out: what is not used, and why, in words: what is no image or cannot be read, an image that is labelled as two
-            digits, and one to learn from that looks like one of the gate's or of a hold-out.
+            digits, one to learn from that looks like one of the gate's or of a hold-out, and what is too much.
 
     """
 
@@ -67,20 +68,23 @@ def part_of(sha256: str) -> str:
     return "gate" if share < 2 else "validation" if share == 2 else "train"
 
 
-def load_corrections(folder: Path, limits: InboxSettings, holdouts: Iterable[np.ndarray] = ()) -> Corrections:
-    """Decode every correction, by the same code and under the same limits as the inbox.
+def load_corrections(
+    folder: Path, limits: InboxSettings, holdouts: Iterable[np.ndarray] = (), most: int | None = None
+) -> Corrections:
+    """Decode corrections, by the same code and under the same limits as the inbox.
 
     Args:
         folder: corrections/.
         limits: how large an image may be, and how long it may take.
         holdouts: other images that are not to be learnt from, each (n, 28, 28) uint8.
+        most: how many are used; where there are more, the newest, and of rare labels as many as there are.
 
     Returns:
         The parts; what cannot be used is named in them, never fatal.
 
     """
     left_out: list[str] = []
-    labels = read_labels(folder, limits.max_bytes, left_out.append)
+    labels = read_labels(folder, limits.max_bytes, left_out.append, most)
     decoded = decode_all(folder, list(labels), limits)
     left_out += [f"{printable(item.drop.name)}: {item.reason}: {item.detail}" for item in decoded.refused]
     left_out += [f"{printable(drop.name)}: {error}" for drop, error in decoded.failed]
@@ -146,18 +150,23 @@ def make_folders(folder: Folder) -> None:
                     os.close(descriptor)
 
 
-def list_corrections(folder: Folder, tell: Callable[[str], None] = _nobody) -> Iterator[tuple[str, os.stat_result]]:
+def list_corrections(
+    folder: Folder, tell: Callable[[str], None] = _nobody, changed: dict[str, int] | None = None
+) -> Iterator[tuple[str, os.stat_result]]:
     """The files below corrections/<digit>/ and corrections/none/: "7/a.png" and its status; hidden ones are left out.
 
     Args:
         folder: corrections/.
         tell: told of what cannot be looked into, and of links, which are not followed.
+        changed: is told by `last_change` of each folder when it had last changed before it was looked into.
 
     """
     pending = deque(NAMES)
     while pending:
         below = pending.popleft()
         found: list[tuple[str, os.stat_result]] = []
+        if changed is not None:
+            changed[below] = last_change(folder, below)
         try:
             for entry in folder.entries(below):
                 if not entry.name.startswith("."):
@@ -177,6 +186,14 @@ def list_corrections(folder: Folder, tell: Callable[[str], None] = _nobody) -> I
                 tell(f"{printable(name)}: expected a file. Received: something else, such as a link, which is not followed")
 
 
+def last_change(folder: Folder, below: str) -> int:
+    """When a name last came into a folder or went, in ns since the epoch; -1 where there is none."""
+    try:
+        return folder.status(below).st_mtime_ns
+    except OSError:
+        return -1
+
+
 def read_label(folder: Folder, name: str, max_bytes: int) -> Label:
     """The label that a file is.
 
@@ -188,21 +205,56 @@ def read_label(folder: Folder, name: str, max_bytes: int) -> Label:
         content = file.read(max_bytes + 1) if os.fstat(file.fileno()).st_size <= max_bytes else None
     if content is None or len(content) > max_bytes:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-    return NAMES.index(name.partition("/")[0]), hashlib.sha256(content).hexdigest()
+    return NAMES.index(name.partition("/")[0]), sys.intern(hashlib.sha256(content).hexdigest())
 
 
-def read_labels(path: Path, max_bytes: int, tell: Callable[[str], None] = _nobody) -> dict[str, Label]:
-    """Every label below corrections/ that can be read, by the file's name from there; none where there is no such folder."""
+def read_labels(
+    path: Path, max_bytes: int, tell: Callable[[str], None] = _nobody, most: int | None = None
+) -> dict[str, Label]:
+    """Labels below corrections/ that can be read, by the file's name from there; none where there is no such folder.
+
+    Args:
+        path: of corrections/.
+        max_bytes: of an image.
+        tell: told of what is left out, and why.
+        most: how many are read; all unless given.
+
+    """
     labels = {}
     if not path.is_dir():
         return {}
     with Folder(path) as folder:
-        for name, _ in list_corrections(folder, tell):
-            try:
-                labels[name] = read_label(folder, name, max_bytes)
-            except OSError as error:
-                tell(f"{printable(name)}: {error.strerror}")
+        changed = {name: status.st_ctime for name, status in list_corrections(folder, tell)}
+        chosen = changed if most is None else choose(changed, most)
+        if left := len(changed) - len(chosen):
+            tell(
+                f"{left} of {len(changed)} corrections: more than [retrain] most_corrections, {most}; the newest are used, "
+                "and of rare labels as many as there are"
+            )
+        for name in changed:
+            if name in chosen:
+                try:
+                    labels[name] = read_label(folder, name, max_bytes)
+                except OSError as error:
+                    tell(f"{printable(name)}: {error.strerror}")
     return labels
+
+
+def choose(changed: Mapping[str, float], most: int) -> set[str]:
+    """The newest corrections, of each label the same number; what rare ones leave goes to the others.
+
+    Args:
+        changed: when each last did, by its name below corrections/.
+        most: how many are chosen.
+
+    """
+    by_label: dict[str, list[str]] = {}
+    for name in sorted(changed, key=lambda name: (-changed[name], name)):
+        by_label.setdefault(name.partition("/")[0], []).append(name)
+    chosen: set[str] = set()
+    for number, names in enumerate(sorted(by_label.values(), key=len)):
+        chosen.update(names[: (most - len(chosen)) // (len(by_label) - number)])
+    return chosen
 
 
 def write_learnt(settings: Settings, labels: Iterable[Label]) -> None:
@@ -214,11 +266,11 @@ def write_learnt(settings: Settings, labels: Iterable[Label]) -> None:
 def read_learnt(settings: Settings) -> frozenset[Label]:
     """What the last training that ended looked at; nothing where that was never written."""
     try:
-        lines = (settings.folder("logs") / "learnt.txt").read_text(encoding="utf-8").splitlines()
+        lines = (settings.folder("logs") / "learnt.txt").read_text(encoding="ascii", errors="replace").split("\n")
     except FileNotFoundError:
         return frozenset()
     parts = (line.partition(" ") for line in lines)
-    return frozenset((NAMES.index(name), sha256) for name, _, sha256 in parts if name in NAMES)
+    return frozenset((NAMES.index(name), sys.intern(sha256)) for name, _, sha256 in parts if name in NAMES)
 
 
 def _as_split(items: list[tuple[np.ndarray, int, str]]) -> Split:

@@ -65,7 +65,9 @@ def load_data(settings: Settings) -> TrainingData:
     base = load_base_data(chosen.dataset, settings.root, settings.inbox)
     scans = load_scans(chosen.scans, settings.root)
     judges = read_scans(scans.by(JUDGES))
-    corrections = load_corrections(settings.folder("corrections"), settings.inbox, (base.test.x, judges.x))
+    corrections = load_corrections(
+        settings.folder("corrections"), settings.inbox, (base.test.x, judges.x), settings.retrain.most_corrections
+    )
     training, validation = split_validation(base.train, chosen.validation_share)
     watched = vary_scans(scans.by(WATCHED), WATCHED_VARIANTS, chosen.seed)
     learned = with_hands(training, scans.learnt(), chosen)

@@ -47,6 +47,8 @@ class Retraining:
         self._schedule = Schedule(settings.retrain)
         self._last = -math.inf  # when the last training began
         self._learnt: frozenset[Label] = frozenset()  # what it had looked at
+        self._counted: tuple[object, object] = (None, None)  # the labels, and what was learnt, that `_new` was counted of
+        self._new = 0
         self._not_before = -math.inf
         for line in registry.ledger.lines():
             if line.get("event") == PROMOTED:
@@ -107,15 +109,22 @@ class Retraining:
         if scheduled is not None and scheduled <= now:
             return "scheduled"
         wanted, quiet = self._settings.retrain.after_corrections, self._settings.retrain.quiet_seconds
-        new = len(self._corrections.labels - self._learnt)
-        return "corrections" if wanted and new >= wanted and steady - self._corrections.last_new >= quiet else None
+        is_quiet = steady - self._corrections.last_new >= quiet
+        return "corrections" if wanted and is_quiet and self._count_new() >= wanted else None
+
+    def _count_new(self) -> int:
+        """How many labels no training has looked at; counted only where either has changed since."""
+        now = self._corrections.labels, self._learnt
+        if any(one is not other for one, other in zip(now, self._counted, strict=True)):
+            self._counted, self._new = now, len(now[0] - now[1])
+        return self._new
 
     def _train(self, why: str, now: float, steady: float) -> None:
         """One training. Whatever goes wrong with it is its own end, not the daemon's."""
-        labels = self._corrections.labels
+        labels, is_complete = self._corrections.labels, self._corrections.is_complete
         self._metrics.training_in_progress.set(1)
         try:
-            run = self._candidates.run(why, now)
+            run = self._candidates.run(why, now, labels=labels if is_complete else None)
         except TrainingUnderWay as error:
             log.warning("retraining (%s): %s", why, error)
             self._not_before = steady + PAUSE_SECONDS

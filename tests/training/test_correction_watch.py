@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -85,9 +86,9 @@ def test_who_says_that_it_is_no_digit_agrees_with_an_answer_that_doubted_it(sett
         assert {None} == {digit for (digit,) in connection.execute("SELECT digit FROM labels")}
     metrics = Metrics()
     again = CorrectionWatch(settings, metrics, Index(settings.index, metrics))
+    assert passes(again, 2) == [0, 0]
     assert metrics.registry.get_sample_value("digitd_live_accuracy_ratio") == 0.5
     assert metrics.registry.get_sample_value("digitd_live_accuracy_images") == 4
-    assert passes(again, 2) == [0, 0]
 
 
 def test_a_journal_that_somebody_wrote_into_keeps_no_daemon_from_starting(settings: Settings) -> None:
@@ -254,3 +255,44 @@ def test_what_cannot_be_read_is_told_once_and_the_rest_is_noticed(
         "correction 3/secret.png: Permission denied",
         "correction 4: expected a folder that can be looked into. Received: Permission denied",
     ]
+
+
+def test_where_nothing_came_or_went_nobody_looks_again(settings: Settings, digits: Digits) -> None:
+    """Until a hundred times as long as the last look took is over; a name that comes is noticed at the next pass."""
+    corrections = settings.folder("corrections")
+    for number in range(3):
+        put(corrections, 7, f"sub/{number}.png", digits.png(number))
+    later = NOW + 10**9  # all folders changed long ago
+    watch = watch_of(settings)
+    watch.run_once(later, 0.0)
+    assert 3 == watch.run_once(later, watch._due)
+    looked = [watch._folders]
+    watch._again_due = float("inf")
+    assert 0 == watch.run_once(later, watch._due)
+    assert looked[0] is watch._folders
+    put(corrections, 7, "sub/new.png", digits.png(4))
+    assert [0, 1] == [watch.run_once(later, watch._due) for _ in range(2)]
+    assert 4 == len(watch.labels)
+
+
+def test_what_was_noticed_is_not_read_again_after_a_restart(settings: Settings, digits: Digits) -> None:
+    """The index knows its label, unless it changed since."""
+    corrections = settings.folder("corrections")
+    for number in range(3):
+        put(corrections, 7, f"{number}.png", digits.png(number))
+    metrics = Metrics()
+    index = Index(settings.index, metrics)
+    watch = CorrectionWatch(settings, metrics, index)
+    later = time.time() + 60
+    assert [0, 3] == [watch.run_once(later, watch._due) for _ in range(2)]
+    index.close()
+    again = watch_of(settings)
+    again.run_once(later, 0.0)
+    assert again.labels == watch.labels
+    assert again.is_complete
+    with closing(open_to_write(settings.index, 1)) as connection:
+        connection.execute("UPDATE labels SET noticed_at = 0")
+    changed = watch_of(settings)
+    changed.run_once(later, 0.0)
+    assert not changed.labels
+    assert not changed.is_complete

@@ -9,7 +9,7 @@ import numpy as np
 
 from daemon.config import InboxSettings
 from daemon.folders import Folder
-from daemon.training.corrections import are_alike, load_corrections, make_folders, part_of, read_labels
+from daemon.training.corrections import are_alike, choose, load_corrections, make_folders, part_of, read_labels
 from daemon.training.dataset import NO_DIGIT
 from tests.conftest import Digits, as_ordinary_user, encode
 
@@ -169,3 +169,24 @@ def test_what_cannot_be_read_does_not_keep_the_rest_from_being_learnt(open_path:
         "3/secret.png: Permission denied",
         "4: expected a folder that can be looked into. Received: Permission denied",
     ]
+
+
+def test_of_too_many_the_newest_are_used_and_of_rare_labels_all() -> None:
+    """Each label has an equal share, and what one does not use goes to the others."""
+    changed = {f"1/{number}.png": float(number) for number in range(100)}
+    changed |= {f"7/{number}.png": float(number) for number in range(50)}
+    changed |= {f"none/{number}.png": float(number) for number in range(4)}
+    chosen = choose(changed, 24)
+    assert {f"1/{number}.png" for number in range(90, 100)} == {name for name in chosen if name.startswith("1/")}
+    assert {f"7/{number}.png" for number in range(40, 50)} == {name for name in chosen if name.startswith("7/")}
+    assert 24 == len(chosen)
+    assert set(changed) == choose(changed, 154)
+
+
+def test_more_corrections_than_a_training_may_use_are_said_to_be_left_out(tmp_path: Path, digits: Digits) -> None:
+    """With how many there are, and the key that says so."""
+    for number in range(12):
+        put(tmp_path, digits.labels[number], f"{number}.png", digits.png(number))
+    loaded = load_corrections(tmp_path, InboxSettings(), most=5)
+    assert 5 == len(loaded) + len(loaded.left_out) - 1
+    assert loaded.left_out[0].startswith("7 of 12 corrections: more than [retrain] most_corrections, 5;")
