@@ -28,6 +28,7 @@ LOOK_SECONDS = 0.2  # how long answers are looked through before what was found 
 OUTCOMES = ("accepted", "review", "rejected", "corrected")
 REASONS = {"low_confidence": "not sure", "not_a_digit": "no digit?", "several_digits": "several digits?"}
 LARGEST_ID = 1 << 62  # SQLite takes no number of more than 63 bits
+PICTURES = ("blank", "animated")  # rejections that can be looked at
 END = (float("inf"), LARGEST_ID)  # behind the newest answer
 
 _SLICE = """
@@ -177,6 +178,7 @@ def _shown(settings: Settings, row: sqlite3.Row, label: str | None) -> dict[str,
     original, json = parts(row)
     sha256 = row["sha256"].hex() if row["sha256"] else None
     name = printable(os.fsdecode(row["name"]))
+    is_there, is_picture = not row["gone"] & original.bit, row["outcome"] != "rejected" or row["reason"] in PICTURES
     answer = {
         "id": row["id"],
         "name": name,
@@ -189,9 +191,9 @@ def _shown(settings: Settings, row: sqlite3.Row, label: str | None) -> dict[str,
         "iso": timestamp(row["answered_at"]),
         "label": label.partition("/")[0] if label else None,
         "sha256": sha256,
-        "picture": f"/picture/{row['id']}/{sha256[:8]}" if sha256 and not row["gone"] & original.bit else None,
+        "picture": f"/picture/{row['id']}/{sha256[:8]}" if sha256 and is_there and is_picture else None,
         "archive": row["archive"],
-        "gone": bool(row["gone"] & original.bit),
+        "gone": not is_there,
         "detail": "",
         "hint": "",
     }

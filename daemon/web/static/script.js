@@ -48,7 +48,7 @@ if (cases) {
     began ||= Date.now();
     const left = Number(at("progress").dataset.left) - labelled, minutes = (Date.now() - began) / 60000;
     if (at("left")) at("left").textContent = Math.max(0, left).toLocaleString("en");
-    at("pace").textContent = `· ${labelled} done` + (labelled > 4 ? `, ${Math.round(labelled / minutes)} a minute` : "");
+    at("pace").textContent = ` · ${labelled} done` + (labelled > 4 ? `, ${Math.round(labelled / minutes)} a minute` : "");
   };
   const ahead = async () => {
     const further = cases.querySelector(".further");
@@ -115,12 +115,16 @@ if (cases) {
 
   cases.addEventListener("submit", event => {
     event.preventDefault();
-    if (event.timeStamp - clicked < 250) return;  // a double click is one answer
-    clicked = event.timeStamp;
     label(event.submitter.value);
   });
   cases.addEventListener("click", event => {
-    if (!event.target.closest(".later")) return;
+    if (!event.target.closest("button, .later") || !event.detail) return;  // a key on them, or beside them
+    const isDouble = event.timeStamp - clicked < 300;  // which is one answer, not one more for the next image
+    clicked = event.timeStamp;
+    if (isDouble) event.preventDefault();
+  }, true);
+  cases.addEventListener("click", event => {
+    if (event.defaultPrevented || !event.target.closest(".later")) return;
     event.preventDefault();
     later();
   });
