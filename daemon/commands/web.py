@@ -14,12 +14,11 @@ def show(settings: Settings, host: str, port: int, token_file: Path | None, url:
     """Serve the page until SIGINT or SIGTERM; arguments are as of `serve`.
 
     Returns:
-        0, or 2 where it cannot be served as it was asked for.
+        2, where it cannot be served as it was asked for.
 
     """
     try:
         serve(settings, host, port, token_file, url, browser)
     except (ServeError, TokenError) as error:
         print(error, file=sys.stderr)
-        return 2
-    return 0
+    return 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,11 +34,8 @@ def make_application(site: Site, access: Access) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        starting = asyncio.create_task(asyncio.to_thread(site.pictures.start))  # they are there before they are asked for
         with Loop("last hour", hour.run_once, rest=LOOK_SECONDS):
             yield
-        await starting
-        site.pictures.close()
 
     return Starlette(
         routes=[

@@ -58,7 +58,11 @@ def routes(site: Site) -> list[Route]:
     async def news(request: Request) -> Response:
         last = request.headers.get("last-event-id") or request.query_params.get("after", "0")
         after = int(last) if last.isdecimal() and len(last) < 20 else 0
-        return StreamingResponse(_events(site, Filters.of(request.query_params), after), media_type="text/event-stream")
+        return StreamingResponse(
+            _events(site, Filters.of(request.query_params), after),
+            media_type="text/event-stream",
+            headers={"x-accel-buffering": "no"},
+        )
 
     return [Route("/", live), Route("/news", news)]
 

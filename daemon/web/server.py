@@ -12,6 +12,7 @@ import sys
 import threading
 import webbrowser
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -31,8 +32,8 @@ class ServeError(Exception):
     """The page cannot be served as it was asked for; the message says why."""
 
 
-def serve(settings: Settings, host: str, port: int, token_file: Path | None, url: str | None, browser: bool) -> None:
-    """Serve the page until SIGINT or SIGTERM.
+def serve(settings: Settings, host: str, port: int, token_file: Path | None, url: str | None, browser: bool) -> NoReturn:
+    """Serve the page until SIGINT or SIGTERM; that ends the process, with 0.
 
     Args:
         settings: of the root.
@@ -77,7 +78,11 @@ def serve(settings: Settings, host: str, port: int, token_file: Path | None, url
             threading.Thread(target=webbrowser.open, args=(access.invite(),), daemon=True).start()
         signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again once it has ended: then it is done
         signal.signal(signal.SIGINT, lambda *_: None)
+        os.environ["PYTHONWARNINGS"] = "ignore"  # of multiprocessing's tracker, which says that it cleans up behind us
+        threading.Thread(target=site.pictures.start, daemon=True).start()  # its processes are there before they are asked
         _Server(config, stopping).run([listener])
+        with site.writing:  # a label is written whole
+            os._exit(0)  # the decoders end with this process; to end them one by one would take seconds where much is done
 
 
 class _Server(uvicorn.Server):
@@ -104,10 +109,12 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as error:
+        listener.listen(128)  # whoever reads the address may come before there is a loop to answer
+    except (OSError, OverflowError) as error:
         listener.close()
         raise ServeError(
-            f"--host and --port: expected an address that is free. Received: {host}:{port}: {error.strerror}. "
+            f"--host and --port: expected an address that is free. Received: {host}:{port}: "
+            f"{getattr(error, 'strerror', None) or error}. "
             "Choose another port, or 0 for any."
         ) from error
     return listener
