@@ -34,14 +34,18 @@ KILLS = 40 if FULL else 4
 
 @pytest.fixture
 def pair(nursery: Nursery, tmp_path: Path) -> tuple[Daemon, Daemon]:
-    """Both, not yet started; the folders that they share are the first one's own."""
-    one, two = (lay_out(tmp_path / name, nursery.model) for name in ("one", "two"))
+    """Both, not yet started."""
+    return two_daemons(nursery, tmp_path)
+
+
+def two_daemons(nursery: Nursery, folder: Path) -> tuple[Daemon, Daemon]:
+    """Two on roots below a folder; what they share are the first one's own folders, and only the first one trains."""
+    one, two = (lay_out(folder / name, nursery.model) for name in ("one", "two"))
     for name in SHARED:
         shutil.rmtree(two / name, ignore_errors=True)
     elsewhere = {f"DIGITD_PATHS__{name.upper()}": str(one / name) for name in SHARED}
-    return Daemon(nursery, one), Daemon(
-        nursery, two, elsewhere | {"DIGITD_RETRAIN__CRON": "", "DIGITD_RETRAIN__AFTER_CORRECTIONS": "0"}
-    )
+    never = {"DIGITD_RETRAIN__CRON": "", "DIGITD_RETRAIN__AFTER_CORRECTIONS": "0"}
+    return Daemon(nursery, one), Daemon(nursery, two, elsewhere | never)
 
 
 def test_killed_at_random_moments_two_daemons_lose_and_double_nothing(pair: tuple[Daemon, Daemon]) -> None:
