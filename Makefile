@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help suitable run test lint faults test-systemd bench accuracy soak growth train install uninstall clean
+.PHONY: help suitable run test lint faults test-systemd test-cluster bench accuracy soak growth train install uninstall clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ faults: $(VENV)/dev-ready  ## the whole fault suite: kills, power cuts, full dis
 
 test-systemd: $(VENV)/dev-ready  ## boot a small Debian and prove the service in it; as root, about 10 minutes
 	TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
+
+test-cluster: $(VENV)/dev-ready $(VENV)/spark-ready  ## the stream on a real Spark, in full: kills, a cluster on loopback; needs Java
+	TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
 
 install:  ## install or upgrade the systemd service; as root
 	PYTHON=$(PYTHON) sh systemd/install.sh
@@ -68,4 +71,8 @@ $(VENV)/run-ready: requirements.txt pyproject.toml
 
 $(VENV)/dev-ready: $(VENV)/run-ready requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@
+
+$(VENV)/spark-ready: $(VENV)/run-ready requirements-spark.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-spark.txt
 	touch $@
