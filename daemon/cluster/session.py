@@ -55,6 +55,7 @@ def start_spark(settings: StreamSettings, master: str) -> SparkSession:
         chosen["spark.master"] = master
         if master.startswith("local"):
             chosen["spark.driver.host"] = chosen["spark.driver.bindAddress"] = "127.0.0.1"
+            chosen["spark.authenticate"] = "true"  # else whoever is on this machine could send the driver what it runs
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     for one in settings.spark:
         key, _, chosen[key] = one.partition("=")

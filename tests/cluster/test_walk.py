@@ -2,13 +2,16 @@
 
 import errno
 import gc
+import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from daemon.cluster.pin import Pin
 from daemon.cluster.sweep import WARM_SECONDS, Sweep, Task
 from daemon.cluster.walk import Stuck, Walker
 from daemon.config import load_settings
@@ -197,6 +200,24 @@ def test_what_a_daemon_left_is_answered(walked: tuple[Room, Walker], digits: Dig
     walker.walk(Task(""), V0001)
     assert {"left/a.png.json"} <= room.names("results")
     assert {".lock", ".stream"} == {path.name for path in (room.root / "work").iterdir()}
+
+
+def test_a_batch_is_pinned_to_what_is_current(root: Path) -> None:
+    """What current.h5 names, unless it was neither made nor vetted here; of a version that is gone since, that, too."""
+    registry = Registry(root / "models")
+    pin = Pin(root / "models")
+    assert V0001 == pin.follow()
+    for ending in (".h5", ".json"):
+        shutil.copy(root / "models" / f"v0001{ending}", root / "models" / f"v0002{ending}")
+    registry.make_current("v0002", "test")
+    assert ModelIdentity("v0002", V0001.sha256) == pin.follow()
+    manifest = json.loads((root / "models/v0001.json").read_bytes()) | {"created_at": "2026-11-23T08:00:00.000000Z"}
+    (root / "models/v0003.json").write_text(json.dumps(manifest))
+    shutil.copy(root / "models/v0001.h5", root / "models/v0003.h5")
+    registry.make_current("v0003", "test")
+    assert "v0002" == pin.follow().version
+    assert V0001 == pin.usable(V0001)
+    assert "v0002" == pin.usable(ModelIdentity("v0009", "0" * 64)).version
 
 
 def test_only_the_pinned_model_answers(walked: tuple[Room, Walker]) -> None:
