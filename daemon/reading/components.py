@@ -80,6 +80,13 @@ class Components:
     labels: np.ndarray
     table: np.ndarray
 
+    def mask(self, chosen: list[Component]) -> np.ndarray:
+        """(height, width) uint8: 1 where there is ink of these."""
+        picked = np.zeros(len(self.table), np.uint8)
+        picked[[one.label for one in chosen]] = 1
+        mask: np.ndarray = picked[self.labels]
+        return mask
+
     def pick(self, rows: np.ndarray) -> list[Component]:
         """The components for which rows, (n,) bool, is true."""
         numbers = np.flatnonzero(rows)

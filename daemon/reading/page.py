@@ -13,7 +13,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from daemon.reading.components import SPECK_SHARE, Component, choose_digit, find_components, tell_several
+from daemon.reading.components import SPECK_SHARE, Component, Components, choose_digit, find_components, tell_several
 from daemon.reading.drawing import draw
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading, centre, fit
 from daemon.reading.rules import erase_rules
@@ -31,6 +31,7 @@ WEAK_SHARE = 0.4  # of the threshold; in a digit cut out of a page, ink above th
 # A digit cut out of a page reaches all four borders of its picture. So do the rules of a grid and the frame of a form, but
 # they meet the border at right angles, and textures meet it in many places.
 CROP_SHARE = 0.02  # of the ink; where the page's reading leaves out less, there is no other
+SOFT = 2  # pixels; weak ink no further from a stroke is its edge
 MOST_TOUCHES = 16  # stretches of ink along the four borders together; more is no digit
 MOST_TOUCHES_ALONE = 8  # likewise, where as a page the picture is blank
 EDGE_COVER = 0.9  # of a border; where ink covers two of them, it is what lies beyond the paper
@@ -61,7 +62,7 @@ def read_page(grey: np.ndarray) -> list[Reading]:
         return [Reading(centre(fit(ink)), "not_a_digit")]
     chosen, doubt = choose_digit(components)
     readings = [Reading(draw(ink, level, components, chosen), doubt)] if chosen else []
-    if doubt is None and (crop := _read_crop(ink, level, threshold, chosen)):
+    if doubt is None and (crop := _read_crop(ink, level, threshold, components, chosen)):
         reading, likelier = crop
         if likelier:
             return [reading, *readings]
@@ -123,8 +124,14 @@ def _find_threshold(ink: np.ndarray) -> tuple[float, float, float]:
     return max(threshold, LEAST_INK_SHARE * level), level, level - paper
 
 
-def _read_crop(ink: np.ndarray, level: float, threshold: float, chosen: list[Component]) -> tuple[Reading, bool] | None:
+def _read_crop(
+    ink: np.ndarray, level: float, threshold: float, page: Components, chosen: list[Component]
+) -> tuple[Reading, bool] | None:
     """Read a picture in which all ink is the digit.
+
+    Args:
+        ink, level, threshold: as found.
+        page, chosen: the components of the page's ink, and which of them are the digit there.
 
     Returns:
         The reading, and whether it is likelier than that of the page; None where it is out of the question, or gives no
@@ -139,13 +146,14 @@ def _read_crop(ink: np.ndarray, level: float, threshold: float, chosen: list[Com
         touches += int(np.count_nonzero(inked[1:] > inked[:-1])) + int(inked[0])
         if not covers[-1] or touches > most:
             return None
-    components = find_components(cv2.threshold(ink, weak, 255, cv2.THRESH_BINARY)[1])
+    mask = cv2.threshold(ink, weak, 255, cv2.THRESH_BINARY)[1]
+    near = cv2.dilate(page.mask(chosen), np.ones((2 * SOFT + 1, 2 * SOFT + 1), np.uint8))
+    if cv2.countNonZero(cv2.copyTo(mask, 1 - near)) < CROP_SHARE * cv2.countNonZero(mask):
+        return None
+    components = find_components(mask)
     if components is None:
         return None
     areas = components.table[:, 4]
     kept = components.pick(areas >= SPECK_SHARE * areas[1:].max())
-    area = sum(one.area for one in kept)
-    if area - sum(one.area for one in chosen) < CROP_SHARE * area:
-        return None
     likelier = sum(covers) > 4 * TANGENT_SHARE and sorted(covers)[-2] < EDGE_COVER
     return Reading(draw(ink, level, components, kept), tell_several(kept)), likelier

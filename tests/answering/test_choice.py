@@ -1,6 +1,7 @@
 """choice.py: which reading of an image is answered."""
 
 import numpy as np
+import pytest
 
 from daemon.answering.choice import Chosen, answer
 from daemon.models.version import ModelIdentity
@@ -62,6 +63,18 @@ def test_the_likelier_reading_wins_a_tie() -> None:
     """A little more confidence is not enough to go against what the picture itself tells."""
     model = Told((1, 0.95, 0.2), (7, 1.0, 0.0))
     assert [1] == digits(answer(model, Readings.of([(reading(0), reading(1))])))
+
+
+def test_readings_that_differ_are_doubt() -> None:
+    """A second reading that is as sure of another digit takes confidence away, and one that agrees does not."""
+    model = Told((3, 0.99, 0.0), (8, 1.0, 0.0), (8, 0.3, 0.0))
+    images = [(reading(0), reading(1)), (reading(0), reading(0)), (reading(0), reading(2)), (reading(0),)]
+    probabilities = answer(model, Readings.of(images)).probabilities
+    differing, agreeing, clear, alone = probabilities.max(axis=1).tolist()
+    assert 0.5 < differing < 0.75
+    assert 0.99 == pytest.approx(alone) == pytest.approx(agreeing) == pytest.approx(clear, abs=0.02)
+    assert [3] * 4 == probabilities.argmax(axis=1).tolist()
+    assert np.allclose(probabilities.sum(axis=1), 1)
 
 
 def test_nothing_is_answered_with_nothing() -> None:
