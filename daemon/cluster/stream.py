@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 1.0
 FINISH_SECONDS = 10.0  # after SIGTERM, for the batch that runs; what it does not finish is done at the next start
 STOP_SECONDS = 25.0  # after SIGTERM, for everything; less than the unit's TimeoutStopSec
+OURS = ("Stuck", "RegistryError", "ModelError", "OSError")  # what our code raises where a task or a sweep cannot go on
 PYTHON_ERROR = re.compile(r"^(?:\w+\.)*(\w+): (.+)$", re.MULTILINE)
 
 
@@ -105,7 +106,7 @@ class Stream:
                     self._tell(listener, watching)
                     log.info("stopped")
                     return 0
-            log.error("the stream failed: %s", sentence(query))
+            log.error("the stream failed: %s", sentence(str(query.exception())))
         return 1
 
     def _start_query(self, spark: SparkSession) -> StreamingQuery:
@@ -150,9 +151,7 @@ class Stream:
         return [] if self._query is None or self._query.isActive else ["the query has ended"]
 
 
-def sentence(query: StreamingQuery) -> str:
+def sentence(text: str) -> str:
     """Why a query failed: what our own code said, where it did, or the first line of what Spark says."""
-    error = query.exception()
-    said = PYTHON_ERROR.findall(str(error))
-    ours = [f"{name}: {text}" for name, text in said if name in ("Stuck", "RegistryError", "ModelError", "OSError")]
-    return ours[-1] if ours else first_line(error)
+    ours = [f"{name}: {said}" for name, said in PYTHON_ERROR.findall(text) if name in OURS]
+    return ours[-1] if ours else first_line(text)
