@@ -18,7 +18,7 @@ run: $(VENV)/run-ready  ## set up, then start the daemon on ./config.toml
 	$(BIN)/digitd run
 
 test: $(VENV)/dev-ready  ## set up, then run the tests, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/dev-ready  ## style, formatting, types, and who imports whom
 	$(BIN)/ruff check .

@@ -40,6 +40,14 @@ for variable in [name for name in os.environ if name.startswith("DIGITD_")]:
     del os.environ[variable]  # the tests' configuration is the shipped one, whatever the caller's shell says
 
 
+LONG = ("cluster", "browser", "faults", "hostile", "training", "index")  # folders with files that take long
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that two workers that take file after file end together."""
+    items.sort(key=lambda item: LONG.index(name) if (name := item.path.parent.name) in LONG else len(LONG))
+
+
 def wait_until(condition: Callable[[], Value], what: str, seconds: float = DEADLINE) -> Value:
     """Ask until the answer is true; what it is, or a failure that says what was waited for."""
     deadline = time.monotonic() + seconds

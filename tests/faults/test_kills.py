@@ -152,7 +152,7 @@ def test_decoders_killed_at_random_moments_are_replaced(nursery: Nursery, place:
     with Reader(root), Daemon(nursery, root) as daemon:
         drops.drop_digits(50)
         daemon.settle()
-        for _ in range(100 if FULL else 4):
+        for _ in range(100 if FULL else 2):
             drops.drop_digits(300 if FULL else 150)
             pause_at_most(chance, 0.1)
             victims = [pid for pid in (*daemon.workers, *map(parent_of, daemon.workers)) if pid]
