@@ -1,9 +1,9 @@
 """`make soak`: the real daemon for hours at a tenth of its speed, while all that ever happens to it happens again and again.
 
-Files come, some of them again under a taken name, some that are no images; people correct; the daemon trains and swaps; its
-configuration is read again; days leave for the archives; somebody asks the index; daemon, decoders, trainer and the index's
-child are killed at random moments. The daemon itself is killed in the first quarter and at the very end only, so that one
-process is watched for the time between. Then every file is looked for.
+Files come, some of them again under a taken name, some that are no images; people correct; the daemon trains and swaps;
+its configuration is read again; days leave for the archives; somebody asks the index; daemon, decoders, trainer and the
+index's child are killed at random moments. SIGINT ends it early. The daemon itself is killed in the first quarter and
+at the very end only, so that one process is watched for the time between. Then every file is looked for.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class Soak:
         self._daemon.__enter__()
         self._began = time.monotonic()
         try:
-            self._soak()
+            with contextlib.suppress(KeyboardInterrupt):  # it was long enough for somebody
+                self._soak()
+            self._seconds = self._now
             self._restart()
             self._wait(lambda: not any(self._left()), "inbox and work to be empty")
             self._wait(self._is_whole, "the index to be whole")
@@ -265,6 +267,9 @@ class Soak:
 
     def _sample(self) -> None:
         """Memory, descriptors and threads of the daemon; what its metrics say."""
+        if self._daemon.has_ended:
+            self.did["daemons that ended by themselves"] += 1
+            self._restart()
         main = self._daemon.pids()[0]
         decoders = [pid for pid in self._daemon.pids()[1:] if "forkserver" in _command(pid)]
         try:
@@ -364,6 +369,8 @@ class Soak:
             )
             if grown > max(noise, 2.0):
                 problems.append(f"{key} grew by {grown:.1f}, more than its noise of {noise:.1f}")
+        if self.did["daemons that ended by themselves"]:
+            problems.append("the daemon ended by itself")
         if min(sample["index up"] for sample in self.samples) < 1:
             problems.append("the index could not be written at some time")
         return problems

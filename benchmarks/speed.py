@@ -301,10 +301,15 @@ class Daemon:
         """The daemon and all that it started."""
         found = [self._process.pid]
         for pid in found:
-            for task in Path(f"/proc/{pid}/task").glob("*/children"):
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has just ended
+                for task in list(Path(f"/proc/{pid}/task").glob("*/children")):
                     found += [int(child) for child in task.read_text().split()]
         return found
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the daemon itself has, by whatever."""
+        return self._process.poll() is not None
 
     def cpu_seconds(self) -> float:
         """User and system time of all processes; of ended children too."""
