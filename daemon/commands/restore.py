@@ -55,7 +55,7 @@ def _content(settings: Settings, row: sqlite3.Row, part: Part) -> Iterator[bytes
         if not row["archive"] or settings.archive is None:
             raise FileNotFoundError("it was deleted")
         with Day(settings.archive / row["archive"]) as day:
-            if part.member not in day.members:
+            if part.member not in day:
                 raise FileNotFoundError(f"{row['archive']} does not hold it: somebody had taken it away")
             yield from day.read(part.member)
         return

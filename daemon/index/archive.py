@@ -6,13 +6,17 @@ what small files take in folders, and one answer can be read from it without rea
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tarfile
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, Self
+
+import numpy as np
 
 from daemon.files import replacing
 
@@ -21,15 +25,10 @@ DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # what a day's archive is ca
 BLOCK = 1 << 20  # bytes that are read at once
 
 
-class Member(NamedTuple):
-    """Where a file's content is in a tar, in bytes."""
-
-    offset: int
-    size: int
-
-
 class Day:
     """The archive of one day, opened to be read.
+
+    A day may have millions of members: each takes 24 bytes of memory here, under a digest of its name.
 
     Args:
         path: of the tar; a missing one holds nothing.
@@ -41,21 +40,24 @@ class Day:
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO | None = None
-        self.members: dict[str, Member] = {}
         self.end = 0  # where the next member goes
+        self._names = self._offsets = self._sizes = np.empty(0, np.uint64)
         with suppress(FileNotFoundError):
             self._file = path.open("rb")
         if self._file is None:
             return
+        names, offsets, sizes = array("Q"), array("Q"), array("Q")
         try:
-            with tarfile.open(fileobj=self._file, mode="r:") as tar:
-                for member in tar:
-                    self.members[member.name] = Member(member.offset_data, member.size)
-                    tar.members = []  # type: ignore[attr-defined]  # or all headers are kept: 1 KB each
-                    self.end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            for member in self._headers():
+                names.append(_digest(member.name))
+                offsets.append(member.offset_data)
+                sizes.append(member.size)
+                self.end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         except BaseException:
             self._file.close()
             raise
+        order = np.argsort(np.array(names, np.uint64), kind="stable")
+        self._names, self._offsets, self._sizes = (np.array(column, np.uint64)[order] for column in (names, offsets, sizes))
 
     def __enter__(self) -> Self:
         return self
@@ -64,14 +66,45 @@ class Day:
         if self._file is not None:
             self._file.close()
 
+    def __iter__(self) -> Iterator[str]:
+        """The names of its members, in their order."""
+        return (member.name for member in self._headers())
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def size(self, name: str) -> int | None:
+        """Of a member's content, in bytes; None where there is none."""
+        found = self._find(name)
+        return None if found is None else int(self._sizes[found])
+
     def read(self, name: str) -> Iterator[bytes]:
         """The content of a member, in pieces; nothing where there is none."""
-        if self._file is None or name not in self.members:
+        if self._file is None or (found := self._find(name)) is None:
             return
-        offset, left = self.members[name]
+        offset, left = int(self._offsets[found]), int(self._sizes[found])
         while left > 0 and (piece := os.pread(self._file.fileno(), min(left, BLOCK), offset)):
             offset, left = offset + len(piece), left - len(piece)
             yield piece
+
+    def _find(self, name: str) -> int | None:
+        """Where a member is in the columns; the last of its name, as `tar` has it."""
+        digest = np.uint64(_digest(name))
+        place = int(np.searchsorted(self._names, digest, side="right")) - 1
+        return place if place >= 0 and self._names[place] == digest else None
+
+    def _headers(self) -> Iterator[tarfile.TarInfo]:
+        if self._file is None:
+            return
+        self._file.seek(0)
+        with tarfile.open(fileobj=self._file, mode="r:") as tar:
+            for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # or all headers are kept: 1 KB each
+                yield member
+
+
+def _digest(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
 
 
 def days(folder: Path | None) -> list[Path]:

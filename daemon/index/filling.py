@@ -165,17 +165,16 @@ class _Filling:
         self, tar: str, day: archive.Day, results: Folder | None, processed: Folder | None, rejected: Folder | None
     ) -> Iterator[Row]:
         """A record for each JSON in an archive."""
-        for member in day.members:
+        for member in day:
             place, _, path = member.partition("/")
-            is_json = place == RESULTS or (place == REJECTED and f"{member}.json" not in day.members)
+            is_json = place == RESULTS or (place == REJECTED and f"{member}.json" not in day)
             if not path.endswith(".json") or not is_json:
                 continue
             content = b"".join(day.read(member))
             beside = REJECTED if place == REJECTED else PROCESSED
 
             def size(name: str, beside: str = beside) -> int | None:
-                found = day.members.get(f"{beside}/{name}")
-                return found.size if found else None
+                return day.size(f"{beside}/{name}")
 
             record = read_record(content, path, place == REJECTED, size)
             if record:

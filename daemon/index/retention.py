@@ -158,7 +158,7 @@ class _Leaving:
         for row in self._due():
             if row["archive"] is None and self._is_own(row):
                 for part in parts(row):
-                    if part.member not in day.members and (file := self._open(part)):
+                    if part.member not in day and (file := self._open(part)):
                         if self._has_holes(file):
                             file.close()
                         else:
@@ -187,7 +187,7 @@ class _Leaving:
                         emptied.add((part.key, part.path.rpartition("/")[0]))
                 gone |= part.bit
             kept = row["archive"]
-            if day and self._path and own and any(part.member in day.members for part in both):
+            if day and self._path and own and any(part.member in day for part in both):
                 kept = self._path.name
             if (kept, gone) != (row["archive"], row["gone"]):
                 moved.append((kept, gone, row["id"]))
@@ -214,7 +214,7 @@ class _Leaving:
 
     def _is_archived(self, day: Day, part: Part) -> bool:
         """Whether the archive holds what the folder does; what is no regular file has no content."""
-        if part.member not in day.members:
+        if part.member not in day:
             return not stat.S_ISREG(self._folders[part.key].status(part.path).st_mode)
         if (file := self._open(part)) is None:
             return False
