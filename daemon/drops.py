@@ -26,12 +26,13 @@ class Drop(NamedTuple):  # tuples cross to another process at a tenth of a datac
 
 
 class ImageFacts(NamedTuple):
-    """What a result says about its image: the original's digest, format and size in pixels."""
+    """What is known of an image beside its content: digest, format and size in pixels, as its result says, and in bytes."""
 
     sha256: str
     format: str
     width: int
     height: int
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

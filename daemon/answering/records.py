@@ -29,7 +29,7 @@ def prediction_records(batch: Predictions, elsewhere: dict[int, str]) -> list[Re
             digit,
             confidence,
             version,
-            None,
+            image.size,
         )
         for drop, image, reason, digit, confidence in zip(
             batch.drops, batch.images, batch.review_reasons, digits, confidences, strict=True

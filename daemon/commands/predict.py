@@ -50,7 +50,7 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
             continue
         answers = answer(model, Readings.of([image.readings]))
         probabilities, (reason,) = answers.probabilities, answers.review_reasons(settings.inference)
-        facts = ImageFacts(image.sha256, image.format, image.width, image.height)
+        facts = ImageFacts(*image[1:])
         identity = answers.identity
         batch = Predictions(
             [drop], [facts], probabilities, [reason], identity.version, identity.sha256, drop.received, time.time()

@@ -60,7 +60,7 @@ class Decoded:
                 self.refused.append(_rejection(drop, image))
             else:
                 self.drops.append(drop)
-                self.images.append(ImageFacts(image.sha256, image.format, image.width, image.height))
+                self.images.append(ImageFacts(*image[1:]))
                 found.append(image.readings)
         self.readings = Readings.joined([self.readings, Readings.of(found)])
 

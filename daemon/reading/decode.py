@@ -44,6 +44,7 @@ class Image(NamedTuple):  # made thousands of times a second, at a third of a da
         sha256: of the file's content, in hexadecimal.
         format: Pillow's name of the format, such as "PNG".
         width, height: of the original, in pixels, as stored (before its EXIF orientation is applied).
+        size: of the original, in bytes.
 
     """
 
@@ -52,6 +53,7 @@ class Image(NamedTuple):  # made thousands of times a second, at a third of a da
     format: str
     width: int
     height: int
+    size: int
 
     @property
     def pixels(self) -> np.ndarray:
@@ -69,7 +71,7 @@ class Picture(NamedTuple):
 
     Attributes:
         grey: (height, width) uint8, 0 black to 255 white, at most WORKING_SIDE a side.
-        sha256, format, width, height: as in Image.
+        sha256, format, width, height, size: as in Image.
 
     """
 
@@ -78,6 +80,7 @@ class Picture(NamedTuple):
     format: str
     width: int
     height: int
+    size: int
 
 
 def load_image(path: Path | str, max_bytes: int, max_pixels: int) -> Image:
@@ -132,12 +135,12 @@ def decode(data: bytes, max_pixels: int) -> Picture:
     except InvalidImage as error:
         error.sha256 = digest
         raise
-    return Picture(grey, digest, kind, width, height)
+    return Picture(grey, digest, kind, width, height, len(data))
 
 
 def _plain(grey: np.ndarray, data: bytes) -> Picture:
     height, width = grey.shape
-    return Picture(grey, hashlib.sha256(data).hexdigest(), "PNG", width, height)
+    return Picture(grey, hashlib.sha256(data).hexdigest(), "PNG", width, height, len(data))
 
 
 def images_of(pictures: list[Picture]) -> list[Image | InvalidImage]:
@@ -152,7 +155,7 @@ def images_of(pictures: list[Picture]) -> list[Image | InvalidImage]:
         if isinstance(normalised, Blank):
             images.append(_blank(normalised, picture.sha256))
         else:
-            images.append(Image(normalised, picture.sha256, picture.format, picture.width, picture.height))
+            images.append(Image(normalised, *picture[1:]))
     return images
 
 

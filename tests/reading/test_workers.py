@@ -103,7 +103,8 @@ def test_a_chunk_is_decoded_in_order(tmp_path: Path, digits: Digits) -> None:
     decoded = chunk(tmp_path, drops)
     assert drops == decoded.drops
     np.testing.assert_array_equal(digits.images[:5], decoded.readings.pixels)
-    expected = [ImageFacts(hashlib.sha256(digits.png(number)).hexdigest(), "PNG", 28, 28) for number in range(5)]
+    contents = [digits.png(number) for number in range(5)]
+    expected = [ImageFacts(hashlib.sha256(content).hexdigest(), "PNG", 28, 28, len(content)) for content in contents]
     assert expected == decoded.images
 
 
