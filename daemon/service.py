@@ -104,7 +104,7 @@ class Service:
         keep_house(settings, stack)
         metrics = Metrics()
         metrics.watch_disk(settings.root)
-        readiness = Readiness(metrics)
+        readiness = Readiness(metrics, settings.root)
         try:
             http = HttpServer(settings.http, metrics, self._dead, lambda: readiness.reasons)
         except OSError as error:
