@@ -47,14 +47,15 @@ class Tending:
     def __init__(self, settings: Settings, metrics: Metrics, is_quiet: Callable[[], bool]) -> None:
         self._settings, self._metrics, self._is_quiet = settings, metrics, is_quiet
         self._child: subprocess.Popen[bytes] | None = None
-        self._look_due = self._leave_due = 0.0
+        self._look_due = 0.0
+        self._leave_due: float | None = None  # from the next look on
 
     def apply(self, settings: Settings) -> None:
         """Put what [retention] says of answers in force, from the next look on."""
         keys = (*KEYS.values(), "archive", "keep_free_mb")
         tell_in_force(log, self._settings, settings, *(f"retention.{key}" for key in keys))
         self._settings = settings
-        self._leave_due = 0.0
+        self._leave_due = None
 
     def run_once(self, now: float) -> None:
         """See how the child is, or whether one is to be started.
@@ -98,6 +99,8 @@ class Tending:
     def _may_leave(self, now: float) -> bool:
         """Whether it is time for what is old, or too much, to leave."""
         retention = self._settings.retention
+        if self._leave_due is None:
+            self._leave_due = now
         if now < self._leave_due:
             return False
         if shutil.disk_usage(self._settings.root).free < retention.keep_free_mb << 20:

@@ -102,6 +102,15 @@ def test_what_is_old_leaves_in_a_quiet_moment(tended: Callable[..., Tended]) -> 
     assert one.begins(LEAVE_SECONDS + PATIENCE_SECONDS)
 
 
+def test_a_start_among_other_work_waits_for_a_quiet_moment(tended: Callable[..., Tended]) -> None:
+    """However long the machine has been up."""
+    one = tended(processed_days=30)
+    one.quiet = False
+    up = 30 * DAY
+    assert not one.begins(up)
+    assert one.begins(up + PATIENCE_SECONDS)
+
+
 def test_a_filling_disk_does_not_wait_for_a_quiet_moment(tended: Callable[..., Tended]) -> None:
     """With less free than asked for, what is oldest leaves at once."""
     one = tended(keep_free_mb=1 << 40)
