@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 from daemon.config import PRESENCE, Settings
-from daemon.index.queries import Wanted, as_dict, find
+from daemon.index.queries import DAY, Wanted, agreeing, as_dict, find
 from daemon.index.schema import NoIndex, open_to_read
 from daemon.telemetry.asking import read_status
 from daemon.telemetry.presence import who_runs
 
 LATEST = 5  # answers that are shown
+WINDOWS = (7, 30)  # days; how often people agreed in them
+Value = TypeVar("Value")
 
 
 def print_status(settings: Settings, as_json: bool) -> int:
@@ -26,23 +30,40 @@ def print_status(settings: Settings, as_json: bool) -> int:
     status = read_status(settings.folder("work") / PRESENCE)
     if house := who_runs(settings.folder("logs") / PRESENCE):
         status |= {"house": house}
-    latest = latest_answers(settings)
+    latest, labelled = latest_answers(settings), labelled_lately(settings, time.time())
     if as_json:
-        print(json.dumps(status | {"latest": latest}, indent=2))
+        print(json.dumps(status | {"latest": latest, "labelled": labelled}, indent=2))
     elif not status["running"]:
         print("\n".join([f"not running on {settings.root}", *_house_lines(status)]))
     else:
-        print("\n".join([*_lines(status), *_latest_lines(latest)]))
+        print("\n".join([*_lines(status), *_labelled_lines(labelled), *_latest_lines(latest)]))
     return 0 if status.get("ready") else 1
 
 
 def latest_answers(settings: Settings) -> list[dict[str, Any]]:
     """The newest answers and rejections; none where there is no index to ask."""
+    return _ask(settings, lambda index: [as_dict(row, settings) for row in find(index, Wanted(), LATEST)]) or []
+
+
+def labelled_lately(settings: Settings, now: float) -> dict[str, dict[str, int]]:
+    """How many images people labelled in the last days, and how often the answer was right; nothing without an index."""
+    counts = _ask(settings, lambda index: {days: agreeing(index, now - days * DAY) for days in WINDOWS}) or {}
+    return {f"{days} days": {"labelled": labelled, "agree": agree} for days, (labelled, agree) in counts.items()}
+
+
+def _ask(settings: Settings, question: Callable[[sqlite3.Connection], Value]) -> Value | None:
     try:
         with closing(open_to_read(settings.index)) as connection:
-            return [as_dict(row, settings) for row in find(connection, Wanted(), LATEST)]
+            return question(connection)
     except (NoIndex, OSError, sqlite3.Error):
-        return []
+        return None
+
+
+def _labelled_lines(labelled: dict[str, dict[str, int]]) -> list[str]:
+    shares = [
+        f"{n['agree'] / n['labelled']:.1%} of {n['labelled']} in {days}" for days, n in labelled.items() if n["labelled"]
+    ]
+    return [f"right     by people's labels: {', '.join(shares)}"] if shares else []
 
 
 def _latest_lines(latest: list[dict[str, Any]]) -> list[str]:

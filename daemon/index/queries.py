@@ -24,6 +24,15 @@ BLOCK = 4096  # bytes of a file system; a file takes whole ones, and its JSON on
 _BYTES = """
 SELECT sum((coalesce(size, 1) + ?1 - 1) / ?1 * ?1 + ?1), min(answered_at) FROM answers WHERE answered_at >= ?2
 """
+_AGREEING = """
+SELECT count(*), coalesce(sum(agrees), 0) FROM (
+    SELECT max(answered_at), CASE WHEN labels.digit IS NULL THEN coalesce(reason, '') IN ('not_a_digit', 'several_digits')
+        ELSE answers.digit = labels.digit END AS agrees
+    FROM labels CROSS JOIN digests ON digest = substr(labels.sha256, 1, 8) CROSS JOIN answers ON answers.id = digests.id
+    WHERE noticed_at >= ? AND answers.sha256 = labels.sha256 AND answers.digit IS NOT NULL
+    GROUP BY labels.sha256
+)
+"""
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,18 @@ def bytes_per_day(connection: sqlite3.Connection, now: float) -> float:
     """
     total, first = connection.execute(_BYTES, (BLOCK, now - WEEK)).fetchone()
     return float(total) / max(1.0, (now - first) / DAY) if total else 0.0
+
+
+def agreeing(connection: sqlite3.Connection, since: float) -> tuple[int, int]:
+    """How many answered images people labelled since a moment, and of how many the latest answer says so too.
+
+    Args:
+        connection: of `open_to_read`.
+        since: in seconds since the epoch.
+
+    """
+    labelled, agree = connection.execute(_AGREEING, (since,)).fetchone()
+    return labelled, agree
 
 
 COLUMNS = (

@@ -24,7 +24,7 @@ def test_status_without_a_daemon_exits_with_1(run: Run, root: Path) -> None:
     """It says so, in words and in JSON."""
     assert (1, f"not running on {root}\n", "") == run("status")
     code, out, err = run("status", "--json")
-    assert (1, {"running": False, "latest": []}, "") == (code, json.loads(out), err)
+    assert (1, {"running": False, "latest": [], "labelled": {}}, "") == (code, json.loads(out), err)
 
 
 def test_status_of_a_daemon(daemon: Daemon, digits: Digits) -> None:

@@ -4,7 +4,7 @@ from contextlib import closing
 
 from daemon.config import Settings
 from daemon.index import queries
-from daemon.index.queries import DAY, bytes_per_day, of_content
+from daemon.index.queries import DAY, agreeing, bytes_per_day, of_content
 from daemon.index.schema import open_to_read
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
@@ -36,3 +36,25 @@ def test_the_pace_is_that_of_the_last_week(bare: Settings) -> None:
     index.close()
     with closing(open_to_read(bare.index)) as connection:
         assert 3 * 4096 == bytes_per_day(connection, NOON + 20 * DAY + 60)
+
+
+def test_labels_are_counted_by_whether_the_latest_answer_agrees(bare: Settings) -> None:
+    """Each image once, since a moment; who says that it is no digit agrees with a doubt."""
+    index = Index(bare.index, Metrics())
+    doubted = record("d.png", b"d", outcome="review", reason="not_a_digit")
+    answered = [record("a.png", b"a", NOON, digit=3), record("a2.png", b"a", NOON + 1), record("b.png", b"b"), doubted]
+    index.add([*answered, record("c.png", b"c")])
+    for content, digit, at in (
+        (b"a", 7, NOON),
+        (b"b", 1, NOON),
+        (b"d", None, NOON),
+        (b"c", None, NOON - DAY),
+        (b"x", 7, NOON),
+    ):
+        index.label((record("", content).sha256 or b"", digit, "file", at))
+    index.run_once(100.0)
+    index.close()
+    with closing(open_to_read(bare.index)) as connection:
+        assert (3, 2) == agreeing(connection, NOON)
+        assert (4, 2) == agreeing(connection, NOON - DAY)
+        assert (0, 0) == agreeing(connection, NOON + 1)
