@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from daemon.web.access import TokenError, read_token
+from daemon.web.access import Access, TokenError, read_token
+from daemon.web.application import make_application
+from daemon.web.site import Site
 from tests.web.conftest import ORIGIN, TOKEN
 
 Open = Callable[..., TestClient]
@@ -78,8 +80,6 @@ def test_every_answer_forbids(browser: TestClient, open_page: Open) -> None:
 
 def test_an_invitation_is_good_once() -> None:
     """Others can see the arguments of the browser that we open."""
-    from daemon.web.access import Access
-
     access = Access(TOKEN, (ORIGIN,))
     code = access.invite().partition("token=")[2]
     assert [access.admits(code), access.admits(code), access.knows(code)] == [True, False, False]
@@ -96,3 +96,15 @@ def test_a_token_file_must_be_good(tmp_path: Path, mode: int, text: str, said: s
     file.chmod(mode)
     with pytest.raises(TokenError, match=said):
         read_token(file)
+
+
+def test_behind_a_proxy_its_own_name_counts(site: Site) -> None:
+    """And no other, not even this machine's; the cookie is sent over TLS alone."""
+    client = TestClient(
+        make_application(site, Access(TOKEN, ("https://digits.example.org",))),
+        base_url="http://digits.example.org",
+        follow_redirects=False,
+    )
+    assert "; secure" in client.get("/", params={"token": TOKEN}).headers["set-cookie"].lower()
+    assert client.get("/", headers={"host": "127.0.0.1:9788"}).status_code == 421
+    assert client.post("/undo", headers={"origin": "http://digits.example.org"}).status_code == 403
