@@ -6,16 +6,13 @@ import os
 import random
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from tests.cluster.conftest import PATIENT, Cluster, Stream
 from tests.conftest import Digits, files_below, make_root, wait_until
-from tests.faults.harness import mounted, needs_root
 
 pytestmark = pytest.mark.timeout(7200)
 FILES = int(os.environ.get("TEST_CLUSTER_FILES", "5000"))  # of each kill
@@ -103,28 +100,3 @@ def test_without_its_checkpoint(room: Room) -> None:
     room.stream.restart()
     room.settle()
     room.stream.check(room.names)
-
-
-@needs_root
-def test_a_full_disk(cluster: Cluster, digits: Digits) -> None:
-    """It waits for space, or ends with a sentence and is started again; then all are answered."""
-    with mounted("ext4", megabytes=256) as place:
-        stream = Stream(make_root(place / "root"), cluster.address, INBOX__RESCAN_SECONDS=1).wait_ready()
-        try:
-            room = Room(stream, cluster, digits)
-            room.drop(1000)
-            fill(place / "ballast")
-            time.sleep(20)  # so long is it full
-            (place / "ballast").unlink()
-            room.settle()
-            stream.check(room.names)
-        finally:
-            stream.close()
-
-
-def fill(path: Path) -> None:
-    """Take all the space there is."""
-    with path.open("wb") as file, suppress(OSError):
-        while True:
-            file.write(bytes(1 << 20))
-            file.flush()

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 
 from daemon.models.registry import Registry
 from tests.cluster.conftest import FULL, PATIENT, Stream, is_settled
-from tests.conftest import LONG_AGO, Daemon, Digits, digitd, encode, files_below, wait_until
+from tests.conftest import LONG_AGO, Daemon, Digits, digitd, encode, files_below, make_root, wait_until
+from tests.faults.harness import mounted, needs_root
 from tests.hostile.files import ANSWERED, STAYS, all_hostile
 
 pytestmark = pytest.mark.timeout(1200)
@@ -185,3 +187,27 @@ def test_a_stream_takes_up_what_was_left(stream: Stream, digits: Digits) -> None
     assert {f"{name}.json" for name in names} <= results
     assert names <= files_below(stream.root / "processed")
     assert [] == [name for name in results if "~" in name and name.split("~")[0] + ".png" in names]
+
+
+@full
+@needs_root
+def test_a_full_disk(digits: Digits) -> None:
+    """It waits for space, or ends with a sentence and is started again; then all are answered."""
+    with mounted("ext4", megabytes=256) as place:
+        stream = Stream(make_root(place / "root"), "local[2,4]", INBOX__RESCAN_SECONDS=1).wait_ready()
+        try:
+            names = set(stream.drop_digits(digits, 0, 2000))
+            wait_until(lambda: len(files_below(stream.root / "results")) > 50, "some answers", PATIENT)
+            with (place / "ballast").open("wb") as file, suppress(OSError):
+                while True:
+                    file.write(bytes(1 << 20))
+                    file.flush()
+            time.sleep(20)  # so long is it full
+            (place / "ballast").unlink()
+            if stream.process.poll() is not None:
+                assert "the stream failed: " in stream.log
+                stream.restart()
+            stream.wait_settled(names)
+            stream.check(names)
+        finally:
+            stream.close()
