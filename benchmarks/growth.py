@@ -61,7 +61,7 @@ def grow(root: Path, answers: int, corrections: int, versions: int) -> None:
 def measure(figures: dict[str, list[dict[str, float]]], name: str, root: Path, drops: int) -> None:
     """One start, and what follows."""
     with Daemon(root, **SETTINGS) as daemon:
-        note(figures, f"{name}: start", {"seconds": daemon.started})
+        note(figures, f"{name}: start", {"seconds": daemon.started, "CPU seconds": daemon.cpu_seconds()})
         before = daemon.cpu_seconds()
         time.sleep(20)  # for what follows a start in the background
         note(figures, f"{name}: 20 s after it", {"CPU seconds": daemon.cpu_seconds() - before})
