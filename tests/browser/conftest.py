@@ -140,6 +140,7 @@ def web(answered: Path) -> Iterator[Web]:
     yield running
     running.process.terminate()
     assert running.process.wait(30) == 0
+    running.process.communicate()
     assert not [line for line in running.said if "Content Security Policy" in line]
 
 

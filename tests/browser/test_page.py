@@ -202,7 +202,6 @@ def grave(axe: Axe, page: Page, **options: Any) -> list[str]:
     ]
 
 
-@in_full
 def test_nothing_is_in_the_way_of_anybody(open_browser: Open, web: Web) -> None:
     """axe-core finds nothing serious on any view; in the dark it looks at the colours again."""
     page, axe = open_browser(color_scheme="light"), Axe()
