@@ -243,4 +243,4 @@ def test_a_million_answers_are_no_more_than_sixty(chromium: Browser, tmp_path: P
                 assert took < limit
     finally:
         web.process.terminate()
-        web.process.wait(30)
+        web.process.communicate(timeout=30)
