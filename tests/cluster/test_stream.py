@@ -130,6 +130,7 @@ def test_a_swap_is_between_batches(stream: Stream, digits: Digits) -> None:
     assert "v0002" == answered_by()  # the other one was neither made nor vetted here
     registry.make_current("v0001", "test")
     assert "v0001" == answered_by()
+    wait_until(lambda: 2 == stream.metric("digitd_model_swaps_total", result="swapped"), "its batch to be counted", PATIENT)
 
 
 def test_what_tasks_count_is_on_the_page(stream: Stream, digits: Digits) -> None:
