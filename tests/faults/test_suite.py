@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import test_claims, test_kills, test_power
-from tests.faults.harness import REPOSITORY, Nursery, Violation, mounted, needs_root
+from tests.faults.harness import FULL, REPOSITORY, Nursery, Violation, mounted, needs_root
 from tests.faults.test_power import machine
 
 __all__ = ["machine"]
@@ -57,6 +57,7 @@ RETIRE = """            work, processed = Folder(self._folders.work), Folder(sel
 COPY = """    shutil.copyfile(f"{inbox.path}/{name}", f"{work.path}/{name}")
     inbox.unlink(name)
 """
+IN_PLACE = "results are written in place"
 WRONG = [
     Wrong(
         "the original is moved before its result is durable",
@@ -73,7 +74,7 @@ WRONG = [
         AFTER_A_CUT,
     ),
     Wrong(
-        "results are written in place",
+        IN_PLACE,
         "answering/publish.py",
         (
             (
@@ -124,6 +125,8 @@ def seed(wrong: Wrong, code: Path) -> None:
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.title)
 def test_a_wrong_version_is_caught(nursery: Nursery, machine: test_power.Machine, tmp_path: Path, wrong: Wrong) -> None:
     """A version of the daemon with this error does not pass the suite."""
+    if wrong.title == IN_PLACE and not FULL:
+        pytest.skip("the short form may kill at another write than a result's; make faults kills at each")
     seed(wrong, tmp_path / "code")
     with pytest.raises(Violation, match=wrong.says) as caught:
         wrong.by(nursery.with_code(tmp_path / "code"), machine, tmp_path)
