@@ -23,6 +23,7 @@ from daemon.index.filling import fill
 from daemon.models.registry import Registry
 from tests.conftest import REPOSITORY, Daemon, Digits, make_root, wait_until
 from tests.index.answers import answer, reject
+from tests.index.test_daemon import names
 
 CHROMIUM = shutil.which("chromium")
 STRANGER = "stranger.example"  # somebody else's name, that leads here: DNS rebinding
@@ -113,7 +114,9 @@ def daemon(answered: Path) -> Iterator[Daemon]:
     """A daemon on it."""
     running = Daemon(answered, INBOX__RESCAN_SECONDS=1)
     try:
-        yield running.wait_ready()
+        running.wait_ready()
+        wait_until(lambda: names(answered, whole=True), "its index to be whole: what is found anew has new numbers", 300)
+        yield running
     finally:
         running.close()
 
