@@ -421,7 +421,9 @@ def _anonymous(pid: int) -> int:
 
 
 def _files(folder: Path) -> list[str]:
-    return [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+    """All files below a folder but those in .tmp, which a writer that was killed left unfinished."""
+    places = ((place, names) for place, _, names in os.walk(folder) if not place.endswith("/.tmp"))
+    return [os.path.join(place, name) for place, names in places for name in names]
 
 
 if __name__ == "__main__":
