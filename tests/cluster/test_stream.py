@@ -38,14 +38,14 @@ def answers(root: Path) -> dict[str, dict[str, Any]]:
 
 def test_it_answers_as_the_daemon_does(stream: Stream, daemon: Daemon, digits: Digits) -> None:
     """The same files, with odd names among them, have the same JSONs, under the same names."""
-    contents = {f"same/{number}.png": digits.png(number) for number in range(40)}
+    contents = {f"equal/{number}.png": digits.png(number) for number in range(40)}
     contents |= {
-        "same/b:c.png": digits.png(50),
-        "same/_a.png": digits.png(51),
-        "same/\udcff.png": digits.png(52),
-        "same/deep/er/ß.jpg": encode(digits.images[53].repeat(8, 0).repeat(8, 1), "JPEG"),
-        "same/no image.png": b"no image",
-        "same/half.png": digits.png(54)[:120],
+        "equal/b:c.png": digits.png(50),
+        "equal/_a.png": digits.png(51),
+        "equal/\udcff.png": digits.png(52),
+        "equal/deep/er/ß.jpg": encode(digits.images[53].repeat(8, 0).repeat(8, 1), "JPEG"),
+        "equal/no image.png": b"no image",
+        "equal/half.png": digits.png(54)[:120],
     }
     for running in (stream, daemon):
         for name, content in contents.items():
@@ -53,7 +53,7 @@ def test_it_answers_as_the_daemon_does(stream: Stream, daemon: Daemon, digits: D
     names = set(contents)
     for running in (stream, daemon):
         wait_until(lambda: is_settled(running.root, names), f"all to be retired; the log:\n{running.log}", PATIENT)  # noqa: B023
-    ours, theirs = ({k: v for k, v in answers(one.root).items() if "/same/" in k} for one in (stream, daemon))
+    ours, theirs = ({k: v for k, v in answers(one.root).items() if "/equal/" in k} for one in (stream, daemon))
     assert len(contents) == len(theirs)
     for name in theirs:
         assert theirs[name].pop("probabilities", None) == pytest.approx(ours[name].pop("probabilities", None), abs=1e-5)
