@@ -18,8 +18,9 @@ from daemon.index.schema import INSERT, Record, open_to_read, open_to_write, put
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
 from daemon.training import correction_watch
-from daemon.training.correction_watch import Answer, CorrectionWatch, find_answers
+from daemon.training.correction_watch import CorrectionWatch
 from daemon.training.corrections import read_learnt
+from daemon.training.given_answers import Answer, find_answers
 from tests.conftest import Digits, as_ordinary_user
 from tests.index.answers import record
 from tests.training.test_corrections import put
