@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import test_claims, test_kills, test_power
-from tests.faults.harness import FULL, REPOSITORY, Nursery, Violation, mounted, needs_root
+from tests.faults.harness import REPOSITORY, Nursery, Violation, mounted, needs_root
 from tests.faults.test_power import machine
 
 __all__ = ["machine"]
@@ -38,9 +38,9 @@ class Wrong:
 
 
 def by_kills(nursery: Nursery, _machine: test_power.Machine, tmp_path: Path) -> None:
-    """Catch it by killing the daemon at its system calls."""
+    """Catch it by killing the daemon at the write of a result."""
     with mounted("ext4", megabytes=256) as place:
-        test_kills.test_killed_at_any_file_changing_call_it_loses_nothing(nursery, place, tmp_path)
+        test_kills.test_killed_as_it_writes_a_result_it_leaves_no_half_one(nursery, place, tmp_path)
 
 
 def by_dropping_again(nursery: Nursery, _machine: test_power.Machine, tmp_path: Path) -> None:
@@ -57,7 +57,6 @@ RETIRE = """            work, processed = Folder(self._folders.work), Folder(sel
 COPY = """    shutil.copyfile(f"{inbox.path}/{name}", f"{work.path}/{name}")
     inbox.unlink(name)
 """
-IN_PLACE = "results are written in place"
 WRONG = [
     Wrong(
         "the original is moved before its result is durable",
@@ -74,7 +73,7 @@ WRONG = [
         AFTER_A_CUT,
     ),
     Wrong(
-        IN_PLACE,
+        "results are written in place",
         "answering/publish.py",
         (
             (
@@ -125,8 +124,6 @@ def seed(wrong: Wrong, code: Path) -> None:
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.title)
 def test_a_wrong_version_is_caught(nursery: Nursery, machine: test_power.Machine, tmp_path: Path, wrong: Wrong) -> None:
     """A version of the daemon with this error does not pass the suite."""
-    if wrong.title == IN_PLACE and not FULL:
-        pytest.skip("the short form may kill at another write than a result's; make faults kills at each")
     seed(wrong, tmp_path / "code")
     with pytest.raises(Violation, match=wrong.says) as caught:
         wrong.by(nursery.with_code(tmp_path / "code"), machine, tmp_path)
