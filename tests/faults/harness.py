@@ -342,13 +342,11 @@ class Nursery:
         return variant
 
     @property
-    def model(self) -> Path | None:
-        """A folder with the model for tests to which any will do; None means the shipped one.
+    def model(self) -> Path:
+        """A folder with the model for tests to which any will do.
 
-        In the short form it is of one layer: loading and tracing the shipped one, twice, is most of what a start costs.
+        It is of one layer: loading and tracing the shipped one, twice, is most of what a start costs.
         """
-        if FULL:
-            return None
         if self._model is None:
             folder = Path(self._models.name)
             self.ask(make_model=str(folder / "v0001.h5"))
@@ -562,7 +560,17 @@ class Daemon:
     @staticmethod
     def wait_gone(family: Sequence[int]) -> None:
         """Wait until none of these processes is there any more."""
-        until(lambda: not any(is_running(pid) for pid in family), DEADLINE, f"no process of {family} stays behind")
+        left: dict[int, str] = {}
+
+        def gone() -> bool:
+            left.clear()
+            left.update((pid, describe(pid)) for pid in family if is_running(pid))
+            return not left
+
+        try:
+            until(gone)
+        except Violation as late:
+            raise Violation(f"stayed behind for {DEADLINE:.0f} s: {left}") from late
 
     def _reap(self) -> int:
         os.close(self._pidfd)
@@ -593,6 +601,15 @@ def is_running(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False
+
+
+def describe(pid: int) -> str:
+    """What a process is, and what it waits for."""
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return f"{command[:200]!r}, state {state[0]}, nice {state[16]}"
+    return "gone"
 
 
 def resident_mb(pid: int) -> float:
