@@ -33,11 +33,18 @@ def end(child: subprocess.Popen[bytes]) -> None:
             child.wait()
 
 
-def die_with_parent(signal_number: int) -> None:
-    """Get this signal when the thread that started this process is gone, however it went, and now if it is: prctl(2)."""
+def die_with_parent(signal_number: int, parent: int | None = None) -> None:
+    """Get this signal when the thread that started this process is gone, however it went, and now if it is: prctl(2).
+
+    Args:
+        signal_number: such as SIGKILL.
+        parent: the process that should be the parent, where `python` did not start this one; itself where that is not known.
+
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, signal_number)
-    parent = os.getppid()
-    if int(sys._xoptions.get("parent", parent)) != parent:  # noqa: SLF001 -- documented; a fork server's child has none
+    found = os.getppid()
+    expected = parent or int(sys._xoptions.get("parent", found))  # noqa: SLF001 -- documented
+    if expected not in (found, os.getpid()):
         os.kill(os.getpid(), signal_number)
 
 

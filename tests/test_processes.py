@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import queue
+import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from daemon.processes import python
+from daemon.reading.workers import IMPORTED_IN, Workers
 from tests.conftest import NOBODY
 
 CHILD = """
@@ -22,6 +26,7 @@ print("lives on")
 PARENT = """
 import subprocess, sys
 from daemon.processes import python
+from daemon.reading.workers import IMPORTED_IN, Workers
 subprocess.Popen(python("-c", sys.argv[1]))
 """
 
@@ -41,6 +46,27 @@ def test_a_child_whose_parent_lives_goes_on() -> None:
     """What it asks for changes nothing then."""
     done = subprocess.run(python("-c", CHILD), stdin=subprocess.DEVNULL, capture_output=True, check=True)
     assert b"lives on\n" == done.stdout
+
+
+@pytest.mark.parametrize(("parent", "expected"), [("os.getppid()", 0), ("os.getpid()", 0), ("1", -signal.SIGKILL)])
+def test_a_child_of_another_process_than_expected_ends(parent: str, expected: int) -> None:
+    """As a decoder whose fork server is gone; one that does not know which that was goes on."""
+    code = f"import os; from daemon.processes import die_with_parent; die_with_parent(9, {parent})"
+    assert expected == subprocess.run(python("-c", code), check=False).returncode
+
+
+def test_a_decoder_knows_its_fork_server() -> None:
+    """It is the parent, which has imported what tells it: of nobody else's end would it take notice."""
+    workers = Workers(1, 1 << 30, 10.0)
+    done: queue.SimpleQueue[Future[bool]] = queue.SimpleQueue()
+    workers.run(is_of_the_fork_server, 10.0, done.put)
+    assert done.get().result()
+    workers.close()
+
+
+def is_of_the_fork_server() -> bool:
+    """Whether this process knows its parent."""
+    return IMPORTED_IN == os.getppid()
 
 
 BECOME = """

@@ -29,6 +29,7 @@ from daemon.processes import die_with_parent
 log = logging.getLogger(__name__)
 
 PRELOADED = ["daemon.reading.chunks", "daemon.reading.showing", "daemon.answering.publish"]  # what the tasks are made of
+IMPORTED_IN = os.getpid()  # the fork server, in what it forks: this module is among those
 STUCK_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
 Result = TypeVar("Result")
 
@@ -152,7 +153,7 @@ def _innocent(future: Future[Any], early: bool) -> Future[Any]:
 
 def _start_worker(address_space: int) -> None:
     """Runs in each new process: its limits, and its end when the daemon ends."""
-    die_with_parent(signal.SIGKILL)  # the fork server, which ends with the daemon
+    die_with_parent(signal.SIGKILL, IMPORTED_IN)  # the fork server, which ends with the daemon
     resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGIO, signal.SIG_IGN)
