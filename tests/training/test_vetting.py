@@ -98,9 +98,14 @@ def test_a_daemon_stops_while_it_vets(root: Path, start_daemon: Callable[..., Da
     manifest = json.loads((root / "models" / "v0002.json").read_bytes()) | {"created_at": "2026-11-28T08:00:00.000000Z"}
     (root / "models" / "v0002.json").write_text(json.dumps(manifest))
     (root / "models" / "current.h5").symlink_to("v0002.h5")
+    (root / "datasets").unlink()
+    (root / "datasets").mkdir()
+    os.mkfifo(data := root / "datasets" / "mnist.npz")  # it comes to no end before somebody writes into this
     daemon = start_daemon().wait_ready()
     wait_until(lambda: "v0002 was neither made nor vetted here" in daemon.log, "the vetting to begin")
     assert 0 == daemon.terminate()
+    with pytest.raises(OSError, match="No such device or address"):  # nobody reads it
+        os.open(data, os.O_WRONLY | os.O_NONBLOCK)
     events = [(line["event"], line["version"]) for line in Registry(root / "models").ledger.lines()]
     assert [("live", "v0001")] == events
     assert Path("v0002.h5") == (root / "models" / "current.h5").readlink()
