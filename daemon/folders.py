@@ -32,7 +32,8 @@ class Folder:
     Args:
         path: of the folder itself; it alone may be, or lead through, links: they are the administrator's.
         make: whether to make it where it is missing.
-        own: whether sub-folders that do not belong to its owner, or to this process, are entered no more than links are.
+        own: whether sub-folders that do not belong to its owner, or to this process, are entered no more than links are, and
+            those that others may write to are closed to them before.
 
     Raises:
         OSError: it cannot be opened.
@@ -126,10 +127,21 @@ class Folder:
 
         """
         descriptor = open_beneath(self._top, name or ".", flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if self._own and os.fstat(descriptor).st_uid not in self._owners:
-            os.close(descriptor)
-            raise NotADirectoryError(errno.ENOTDIR, "this folder belongs to somebody else", name)
+        if self._own:
+            try:
+                self._make_own(descriptor, name)
+            except OSError:
+                os.close(descriptor)
+                raise
         return descriptor
+
+    def _make_own(self, descriptor: int, name: str) -> None:
+        """One that was moved here may be writable by whoever did that, as by an access control list that it inherited."""
+        status = os.fstat(descriptor)
+        if status.st_uid not in self._owners:
+            raise NotADirectoryError(errno.ENOTDIR, "this folder belongs to somebody else", name)
+        if status.st_mode & 0o022:
+            os.chmod(f"/proc/self/fd/{descriptor}", status.st_mode & 0o755)  # not its set-group-ID bit: a sandbox forbids it
 
     def holds(self, name: str) -> bool:
         """Whether anything has this name."""

@@ -520,6 +520,17 @@ def test_work_is_not_entered_below_a_folder_of_somebody_else(tmp_path: Path, ent
     assert {"sub/b.png"} == files_below(room.inbox)
 
 
+def test_nobody_else_may_write_below_work(tmp_path: Path, enter: Callable[..., Room]) -> None:
+    """Not in a folder of the daemon's own either, which came by the inbox: whoever may could exchange what is claimed."""
+    (tmp_path / "work" / "sub" / "deep").mkdir(parents=True)
+    (tmp_path / "work" / "sub").chmod(0o2777)
+    (tmp_path / "work" / "sub" / "deep").chmod(0o775)
+    room = enter()
+    room.put("sub/deep/a.png")
+    assert {"sub/deep/a.png"} == room.take()
+    assert 0 == sum(path.stat().st_mode & 0o022 for path in (room.work / "sub", room.work / "sub" / "deep"))
+
+
 @pytest.mark.parametrize("kind", ["link", "link above"])
 def test_a_link_in_the_place_of_a_listed_folder_leads_nowhere(room: Room, tmp_path: Path, kind: str) -> None:
     """What was listed below a folder that has become a link is gone, and what is behind the link stays there."""
