@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
+import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+SHORT = 107 - len("/12345678/digitd-12345678/pymp-12345678/listener-12345678")  # bytes; so sockets' names fit: unix(7)
 TERM_SECONDS = 2.0  # after SIGTERM; then SIGKILL
 _PR_SET_PDEATHSIG = 1
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # ioprio_set(2), which has no wrapper in libc
@@ -62,6 +67,34 @@ def become_owner(*folders: Path) -> None:
         os.setuid(found[0].st_uid)
     if not os.access(".", os.X_OK):
         os.chdir("/")
+
+
+def take_temporary_folder(root: Path) -> None:
+    """Keep what is temporary, here and in children, in a folder below one that all daemons on this root have had.
+
+    What is killed leaves a socket of multiprocessing's there. It is not below the root, whose path may be too long for one.
+    """
+    folder = Path(tempfile.gettempdir(), _name_for(root))
+    if len(os.fsencode(folder)) > SHORT:
+        return
+    with suppress(FileExistsError):
+        folder.mkdir(0o700)
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():  # or somebody else took the name
+        os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="", dir=folder)
+
+
+def sweep_temporary_folders(root: Path) -> None:
+    """Remove those of daemons that were killed; for the one that holds the root's lock."""
+    own = Path(tempfile.gettempdir())
+    if own.parent.name == _name_for(root):
+        for other in own.parent.iterdir():
+            if other != own:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _name_for(root: Path) -> str:
+    return f"digitd-{hashlib.sha256(b'%d %b' % (os.geteuid(), os.fsencode(root))).hexdigest()[:12]}"
 
 
 def yield_to_others() -> None:

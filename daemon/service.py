@@ -26,6 +26,7 @@ from daemon.loop import Loop
 from daemon.models.live import limit_threads
 from daemon.models.registry import Registry
 from daemon.models.swapping import Swapper
+from daemon.processes import sweep_temporary_folders
 from daemon.reading.chunks import Decoders
 from daemon.systemd import Opener, ask_for_time, notify
 from daemon.telemetry.http import HttpServer
@@ -102,6 +103,7 @@ class Service:
         began = time.monotonic()
         folders = take_root(settings, stack) if self._intake else None
         keep_house(settings, stack)
+        sweep_temporary_folders(settings.root)
         metrics = Metrics()
         metrics.watch_disk(settings.root)
         readiness = Readiness(metrics, settings.root)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from daemon.processes import python
+from daemon.processes import python, sweep_temporary_folders, take_temporary_folder
 from daemon.reading.workers import IMPORTED_IN, Workers
 from tests.conftest import NOBODY
 
@@ -26,7 +29,6 @@ print("lives on")
 PARENT = """
 import subprocess, sys
 from daemon.processes import python
-from daemon.reading.workers import IMPORTED_IN, Workers
 subprocess.Popen(python("-c", sys.argv[1]))
 """
 
@@ -96,3 +98,53 @@ def test_what_must_come_to_an_end_yields_without_starving() -> None:
     code = "import os; from daemon.processes import yield_to_most as y; y(); print(os.sched_getscheduler(0), os.nice(0))"
     done = subprocess.run(python("-c", code), capture_output=True, check=True)
     assert f"{os.SCHED_OTHER} 19\n".encode() == done.stdout
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where this test's temporary files are: a short name."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_what_killed_daemons_left_goes_at_the_next_start(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporary files are in a folder of their own, which children have too; another root's are left alone."""
+    for root in ("one", "other", "one"):
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        take_temporary_folder(Path(root))
+        assert os.environ["TMPDIR"] == tempfile.gettempdir()
+        with tempfile.NamedTemporaryFile(delete=False), socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(Path(tempfile.mkdtemp()) / "listener"))
+    own = Path(tempfile.gettempdir())
+    assert [1, 2] == sorted(len(list(folder.iterdir())) for folder in temporary.iterdir())
+    sweep_temporary_folders(Path("one"))
+    assert [1, 1] == [len(list(folder.iterdir())) for folder in temporary.iterdir()]
+    assert 2 == len(list(own.iterdir()))
+
+
+def test_a_folder_for_temporary_files_whose_name_is_long_is_not_made_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the sockets in it had no names, and no decoder would start."""
+    place = tmp_path / ("a" * 60)
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    take_temporary_folder(Path("/srv/one"))
+    assert str(place) == tempfile.gettempdir()
+
+
+def test_a_folder_for_temporary_files_that_somebody_else_made_is_not_taken(temporary: Path, tmp_path: Path) -> None:
+    """Nothing is written behind a link, and nothing removed."""
+    take_temporary_folder(Path("one"))
+    own = Path(tempfile.gettempdir())
+    own.rmdir()
+    own.parent.rmdir()
+    (tmp_path / "theirs").mkdir()
+    own.parent.symlink_to(tmp_path)
+    tempfile.tempdir = str(temporary)
+    take_temporary_folder(Path("one"))
+    sweep_temporary_folders(Path("one"))
+    assert str(temporary) == tempfile.gettempdir()
+    assert ["theirs"] == os.listdir(tmp_path)

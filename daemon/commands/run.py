@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from daemon.config import Settings
+from daemon.processes import take_temporary_folder
 from daemon.reading.workers import start_fork_server
 
 
@@ -19,6 +20,7 @@ def run(settings: Settings, intake: bool) -> int:
         0, or 1 where the daemon could not start or a part of it died.
 
     """
+    take_temporary_folder(settings.root)
     if intake:
         start_fork_server()  # it gets ready while TensorFlow is imported here
 

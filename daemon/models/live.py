@@ -160,9 +160,9 @@ def _traced(model: keras.Model) -> tf.types.experimental.ConcreteFunction:
     """Keras' advice for few inputs, model(x), in a graph: a lone image waits 1.7 ms for it, 2.3 for predict_on_batch.
 
     The model is a variable of this function and no argument of the graph's: with one, each call spelt its images out as
-    text first, which took 8 ms.
+    text first, which took 8 ms. Without AutoGraph, which writes a Python file for temporary files' folder to keep.
     """
-    graph = tf.function(lambda batch: model(batch, training=False))
+    graph = tf.function(lambda batch: model(batch, training=False), autograph=False)
     return graph.get_concrete_function(tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32))
 
 

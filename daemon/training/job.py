@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -82,7 +84,10 @@ def run_job(
     """
     with contextlib.ExitStack() as stack:
         output = None if job.verbose else stack.enter_context((logs / "trainer.log").open("wb"))
-        child = subprocess.Popen(job.command(), stdout=output, stderr=output, pass_fds=(lock,))  # noqa: S603 -- ourselves
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="digitd-"))  # what is killed cleans up nothing
+        child = subprocess.Popen(  # noqa: S603 -- ourselves
+            job.command(), stdout=output, stderr=output, pass_fds=(lock,), env=os.environ | {"TMPDIR": temporary}
+        )
         stack.callback(end, child)
         limit = time.monotonic() + max_hours * 3600
         while child.poll() is None:

@@ -6,6 +6,7 @@ and so measures just that. What ends it before that line, or from outside, is no
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -64,8 +65,10 @@ class Vetting:
 
         """
         try:
-            with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as words:  # whose size is limited, too
-                with self._start(file, output, words) as child:
+            with ExitStack() as stack:
+                output, words = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))  # limited in size, too
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="digitd-"))
+                with self._start(file, output, words, folder) as child:
                     try:
                         self._wait(child, shown)
                     finally:
@@ -77,11 +80,12 @@ class Vetting:
         except OSError as error:
             raise VettingHindered(f"{shown}: the vetting came to nothing: {error}") from error
 
-    def _start(self, file: Path, output: IO[bytes], words: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _start(self, file: Path, output: IO[bytes], words: IO[bytes], folder: str) -> subprocess.Popen[bytes]:
         command = python("-m", "daemon.training.vetting", str(self._config), str(file))
+        environment = os.environ | {"TMPDIR": folder}  # what is killed cleans up nothing
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us, and we end the child
         try:
-            return subprocess.Popen(command, stdout=output, stderr=words, cwd="/")  # noqa: S603 -- ourselves
+            return subprocess.Popen(command, stdout=output, stderr=words, cwd="/", env=environment)  # noqa: S603 -- ourselves
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def test_no_batch_is_traced_anew(live: LiveModel, digits: Digits, monkeypatch: p
     for count in (1, 3, 8, 20, 32, 50):
         live.predict(digits.images[:count])
     assert calls == []
+
+
+def test_a_model_goes_live_without_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoGraph would write one for each model, and a daemon that is killed could not remove them."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    load(Registry(REPOSITORY / "models").version("v0001"))
+    assert [] == list(tmp_path.iterdir())
 
 
 def saved(model: keras.Model, folder: Path, name: str = "v0002") -> Version:

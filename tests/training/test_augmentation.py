@@ -1,9 +1,15 @@
 """augmentation.py: each training image is changed a little, within the configured limits."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from daemon.config import Augmentation
 from daemon.training.augmentation import augment
+from daemon.training.batches import training_batches
+from daemon.training.dataset import Split
 from tests.conftest import Digits
 
 
@@ -23,3 +29,12 @@ def test_augmentation_changes_each_image_a_little(digits: Digits) -> None:
     assert 32 == len({copy.tobytes() for copy in given})
     ink = given.sum(axis=(1, 2, 3)) / (copies[0] / 255).sum()
     assert 0.4 < ink.min() < ink.max() < 2.2
+
+
+def test_batches_come_without_files(tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoGraph would write one for each function, and a trainer that is killed could not remove them."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    data = Split(digits.images[:8], digits.labels[:8])
+    x, y = next(iter(training_batches(data, data, 8, 0.5, Augmentation(), seed=1)))
+    assert ((8, 28, 28, 1), (8, 10)) == (x.shape, y.shape)
+    assert [] == list(tmp_path.iterdir())
