@@ -140,6 +140,7 @@ class GateSettings(Table):
     """What a candidate must show before it takes the champion's place."""
 
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.0025
+    review_margin: Share = 0.01
     significance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     min_corrections: PositiveInt = 5
     recall_floor: Share = 0.97

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from daemon.models.removal import remove_old
 from daemon.models.version import Version
 from daemon.training.corrections import Label, read_labels, write_learnt
 from daemon.training.dataset import list_folder, load_base_data
-from daemon.training.gate import PROMOTED, PairedAnswers, Verdict, decide
+from daemon.training.gate import PROMOTED, Best, Evidence, PairedAnswers, Verdict, decide
 from daemon.training.job import Job, TrainingEnded, run_job
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class Candidates:
 
     def _judge(self, name: str, report: dict[str, Any], fingerprint: str, facts: dict[str, Any]) -> Run:
         """Let the gate decide; make the candidate current where it was promoted; write the verdict down."""
-        best = self._best_accuracy(report)
+        best = self._best(report)
         verdict = self._decide(name, report, best)
         try:
             self._check_champion(name, report["champion"])
@@ -186,7 +186,9 @@ class Candidates:
             run.reason,
             champion=report["champion"],
             holdout_accuracy=report["holdout"]["accuracy"],
-            best_accuracy=best,
+            best_accuracy=best.accuracy,
+            best_held=best.held,
+            review_limits=self._review_limits(),
             corrections_accuracy=report["corrections"]["accuracy"],
             dataset_sha256=report["training"]["dataset_sha256"],
             holdout_sha256=report["holdout"]["sha256"],
@@ -203,23 +205,28 @@ class Candidates:
         if champion != judged_against:
             raise ChampionChanged(f"{name}: expected {judged_against} to be the champion still. Received: {champion}.")
 
-    def _decide(self, name: str, report: dict[str, Any], best: float) -> Verdict:
+    def _decide(self, name: str, report: dict[str, Any], best: Best) -> Verdict:
         if report["champion"] is None:
             return Verdict(PROMOTED, "The first version: there is no champion to compare it with.")
         with np.load(self._logs(name) / "answers.npz") as file:
-            holdout, corrections, none = (
-                PairedAnswers(*(file[f"{part}_{what}"] for what in ("truth", "champion", "candidate")))
-                for part in ("holdout", "corrections", "none")
-            )
-        return decide(holdout, corrections, none, best, self.settings.gate)
+            parts = {
+                part.name: PairedAnswers(*(file[f"{part.name}_{what}"] for what in ("truth", "champion", "candidate")))
+                for part in fields(Evidence)
+            }
+        return decide(Evidence(**parts), best, self.settings.gate)
 
-    def _best_accuracy(self, report: dict[str, Any]) -> float:
-        """The best accuracy on this very hold-out of any version that ever was live; 0.0 where there was none.
+    def _review_limits(self) -> list[float]:
+        limits = self.settings.inference
+        return [limits.review_below, limits.not_a_digit_above]
+
+    def _best(self, report: dict[str, Any]) -> Best:
+        """The best on this very hold-out, and under these limits, of all versions that ever were live.
 
         Each verdict keeps it, since versions are removed in time.
         """
         holdout, dataset = report["holdout"]["sha256"], report["training"]["dataset_sha256"]
         best, ever_live = [report["champion_holdout_accuracy"] or 0.0], {report["champion"]}
+        held = [1.0 if report["champion_holdout_held"] is None else report["champion_holdout_held"]]
         for line in self._registry.ledger.lines():
             if line.get("event") in ("live", "current"):
                 ever_live.add(line.get("version"))
@@ -227,6 +234,8 @@ class Candidates:
                 best.append(line.get("best_accuracy", 0.0))
                 if line.get("event") == PROMOTED:
                     best.append(line["holdout_accuracy"])
+                if line.get("review_limits") == self._review_limits():
+                    held.append(line["best_held"])
         for name in ever_live.intersection(self._registry.names()):
             try:
                 manifest = self._registry.manifest(name)
@@ -235,7 +244,7 @@ class Candidates:
                 continue
             if holdout == manifest.holdout.sha256 or dataset == manifest.training.dataset_sha256:
                 best.append(manifest.holdout.accuracy)
-        return max(best)
+        return Best(max(best), min(held))
 
     def _remove_old_logs(self) -> None:
         """Remove what trainings left in logs/ whose versions are gone; of those that gave none, the newest are kept."""

@@ -76,18 +76,20 @@ def compare(probabilities: np.ndarray, digits: np.ndarray) -> Evaluation:
     return Evaluation(truth, probabilities.argmax(axis=1), float(np.mean(losses)))
 
 
-def held_back(path: Path, calibration: Calibration, images: np.ndarray, limits: InferenceSettings) -> np.ndarray:
-    """Of which of (n, 28, 28) images a person should look at the answer that a saved model gives, live: (n,) bool.
+def held_back(
+    path: Path, calibration: Calibration, data: dict[str, Split], limits: InferenceSettings
+) -> dict[str, np.ndarray]:
+    """Of which images a person should look at the answer that a saved model gives, live: (n,) bool for each data set.
 
     By the model alone: what speaks against a page speaks against it whatever the model says.
     """
-    if not len(images):
-        return np.empty(0, bool)
-    answers = LiveModel(path, ModelIdentity("", ""), calibration).predict(images)
-    doubts = zip(answers.probabilities.max(axis=1), answers.energies, strict=True)
-    return np.array(
-        [review_reason(float(confidence), float(energy), None, limits) is not None for confidence, energy in doubts]
-    )
+    model = LiveModel(path, ModelIdentity("", ""), calibration)
+    held = {}
+    for name, split in data.items():
+        answers = model.predict(split.x)
+        doubts = zip(answers.probabilities.max(axis=1).tolist(), answers.energies.tolist(), strict=True)
+        held[name] = np.array([review_reason(*one, None, limits) is not None for one in doubts], bool)
+    return held
 
 
 def saved_logits(path: Path, data: Split) -> np.ndarray:

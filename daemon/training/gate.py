@@ -32,7 +32,8 @@ class PairedAnswers:
     """What two models said to the same n images.
 
     Attributes:
-        truth, champion, candidate: (n,) digits; of what shows none, whether it is held back for review.
+        truth, champion, candidate: (n,) digits; or whether each is held back for review, which what shows no digit should
+            be, and what shows one should not.
 
     """
 
@@ -53,6 +54,38 @@ class PairedAnswers:
         return int((champion & ~candidate).sum()), int((candidate & ~champion).sum())
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What two models said to images that neither has learnt from.
+
+    Attributes:
+        holdout, corrections: how they read the frozen hold-out, and the corrections kept for the gate that show a digit.
+        holdout_held, corrections_held: whether they hold the same images back for review.
+        none: whether they hold back the corrections kept for the gate that show no digit.
+
+    """
+
+    holdout: PairedAnswers
+    holdout_held: PairedAnswers
+    corrections: PairedAnswers
+    corrections_held: PairedAnswers
+    none: PairedAnswers
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best of all versions that were ever live on this hold-out: many small losses must not add up.
+
+    Attributes:
+        accuracy: the share of the hold-out that was read rightly.
+        held: the share that was held back for review, under these limits; 1.0 where nobody knows.
+
+    """
+
+    accuracy: float
+    held: float = 1.0
+
+
 def recall_by_digit(truth: np.ndarray, answers: np.ndarray) -> list[float]:
     """The share of each digit's images that were read as that digit; 1.0 for a digit without images."""
     right = np.bincount(truth[answers == truth], minlength=CLASSES)
@@ -60,60 +93,51 @@ def recall_by_digit(truth: np.ndarray, answers: np.ndarray) -> list[float]:
     return [float(r / c) if c else 1.0 for r, c in zip(right, count, strict=True)]
 
 
-def decide(
-    holdout: PairedAnswers, corrections: PairedAnswers, none: PairedAnswers, best_accuracy: float, settings: GateSettings
-) -> Verdict:
+def decide(evidence: Evidence, best: Best, settings: GateSettings) -> Verdict:
     """Compare a candidate with the champion.
 
     Args:
-        holdout: answers on the frozen hold-out.
-        corrections: answers on the corrections that are kept for the gate, and show a digit.
-        none: on those that show none: whether they are held back for review.
-        best_accuracy: on the hold-out, of any version that was ever live: many small losses must not add up.
-        settings: margin, significance, floors.
+        evidence: what both said.
+        best: of all that were ever live.
+        settings: margins, significance, floors.
 
     Returns:
-        `promoted` if it is non-inferior on the hold-out and not worse on the corrections; `refused` where it is shown to
-        be worse on either; else `insufficient_evidence`.
+        `promoted` if it is non-inferior on the hold-out, not worse on the corrections, and holds back no more digits than a
+        margin allows; `refused` where it is shown to be worse on one of them; else `insufficient_evidence`.
 
     """
+    holdout = evidence.holdout
     (champion, candidate), (lost, won) = holdout.accuracies, holdout.discordant
-    story = (
-        f"Hold-out: {champion:.2%} to {candidate:.2%} right of {len(holdout.truth)} images "
-        f"({won} newly right, {lost} newly wrong)."
-    )
+    story = f"{_tell('Hold-out', holdout, evidence.holdout_held, decimals=2, unit=' images')}."
     p_inferior = non_inferiority_p(won, lost, len(holdout.truth), settings.margin)
-    if candidate - champion < -settings.margin or candidate < best_accuracy - settings.margin:
+    if candidate - champion < -settings.margin or candidate < best.accuracy - settings.margin:
         return Verdict(
             REFUSED,
             f"{story} That is more than the margin of {settings.margin:.2%} below "
-            f"{'the champion' if candidate - champion < -settings.margin else f'the best ever live, {best_accuracy:.2%}'}.",
+            f"{'the champion' if candidate - champion < -settings.margin else f'the best ever live, {best.accuracy:.2%}'}.",
         )
-    for digit, (before, after) in enumerate(
-        zip(
-            recall_by_digit(holdout.truth, holdout.champion),
-            recall_by_digit(holdout.truth, holdout.candidate),
-            strict=True,
-        )
-    ):
+    recalls = (recall_by_digit(holdout.truth, answers) for answers in (holdout.champion, holdout.candidate))
+    for digit, (before, after) in enumerate(zip(*recalls, strict=True)):
         if after < min(settings.recall_floor, before):
             return Verdict(
                 REFUSED,
                 f"{story} Only {after:.2%} of the {digit}s are read as such; the floor is {settings.recall_floor:.2%}.",
             )
+    if _holds_back_more(evidence.holdout_held, best.held, settings):
+        return Verdict(REFUSED, f"{story} {_more_work(best.held, settings)}")
     if p_inferior >= settings.significance:
         return Verdict(
             INSUFFICIENT,
             f"{story} It may be worse by more than the margin of {settings.margin:.2%} (p = {p_inferior:.3f}).",
         )
-    return _decide_on_corrections(story, corrections, none, won, lost, settings)
+    return _decide_on_corrections(story, evidence, settings)
 
 
-def _decide_on_corrections(
-    story: str, corrections: PairedAnswers, none: PairedAnswers, won: int, lost: int, settings: GateSettings
-) -> Verdict:
+def _decide_on_corrections(story: str, evidence: Evidence, settings: GateSettings) -> Verdict:
+    corrections, none = evidence.corrections, evidence.none
     count = len(corrections.truth) + len(none.truth)
     if count < settings.min_corrections:
+        lost, won = evidence.holdout.discordant
         if won > lost and mcnemar_p(won, lost) < settings.significance:
             return Verdict(PROMOTED, f"{story} It is better there, and there are too few corrections ({count}) to ask.")
         return Verdict(
@@ -121,24 +145,46 @@ def _decide_on_corrections(
             f"{story} Only {count} corrections are kept for the gate, {settings.min_corrections} are needed to tell "
             "whether it is better.",
         )
-    told = [
-        (corrections, "Held-back corrections", "right", "newly right", "newly wrong"),
-        (none, "Held-back images of no digit", "held back for review", "newly held back", "newly accepted"),
-    ]
-    for answers, which, what, newly, no_longer in told:
-        if len(answers.truth):
-            (champion, candidate), (unlearnt, learnt) = answers.accuracies, answers.discordant
-            story += (
-                f" {which}: {champion:.1%} to {candidate:.1%} {what} of {len(answers.truth)} "
-                f"({learnt} {newly}, {unlearnt} {no_longer})."
-            )
+    if len(corrections.truth):
+        story += f" {_tell('Held-back corrections', corrections, evidence.corrections_held)}."
+    if len(none.truth):
+        (champion, candidate), (unlearnt, learnt) = none.accuracies, none.discordant
+        story += (
+            f" Held-back images of no digit: {champion:.1%} to {candidate:.1%} held back for review of {len(none.truth)} "
+            f"({learnt} newly held back, {unlearnt} newly accepted)."
+        )
     losses = [answers.discordant for answers in (corrections, none)]
     p_worse = min((mcnemar_p(unlearnt, learnt) for unlearnt, learnt in losses if unlearnt > learnt), default=None)
+    if p_worse is not None and p_worse < settings.significance:
+        return Verdict(REFUSED, f"{story} It is worse on them (p = {p_worse:.3f}).")
+    if _holds_back_more(evidence.corrections_held, 1.0, settings):
+        return Verdict(REFUSED, f"{story} {_more_work(1.0, settings)}")
     if p_worse is None:
         return Verdict(PROMOTED, f"{story} It is not worse on either.")
-    if p_worse < settings.significance:
-        return Verdict(REFUSED, f"{story} It is worse on them (p = {p_worse:.3f}).")
     return Verdict(INSUFFICIENT, f"{story} It may be worse on them (p = {p_worse:.3f}).")
+
+
+def _tell(which: str, read: PairedAnswers, held: PairedAnswers, decimals: int = 1, unit: str = "") -> str:
+    """How two models read images that show a digit, and how many of them they have a person look at."""
+    (champion, candidate), (lost, won) = read.accuracies, read.discordant
+    before, after = (1 - accepted for accepted in held.accuracies)
+    return (
+        f"{which}: {champion:.{decimals}%} to {candidate:.{decimals}%} right of {len(read.truth)}{unit} "
+        f"({won} newly right, {lost} newly wrong), {before:.{decimals}%} to {after:.{decimals}%} held back for review"
+    )
+
+
+def _holds_back_more(held: PairedAnswers, fewest: float, settings: GateSettings) -> bool:
+    """Whether more images of digits are held back than the margin allows, and not by chance."""
+    before, after = (1 - accepted for accepted in held.accuracies)
+    more, fewer = held.discordant
+    by_chance = mcnemar_p(more, fewer) >= settings.significance
+    return (after - before > settings.review_margin and not by_chance) or after > fewest + settings.review_margin
+
+
+def _more_work(fewest: float, settings: GateSettings) -> str:
+    known = f" or than the fewest ever live, {fewest:.2%}" if fewest < 1 else ""
+    return f"People would look at more digits than before{known}, by more than the margin of {settings.review_margin:.2%}."
 
 
 def non_inferiority_p(won: int, lost: int, n: int, margin: float) -> float:

@@ -37,6 +37,8 @@ from daemon.training.fit import TrainingData, choose_course, compile_model, fit,
 from daemon.training.history import draw_history
 from daemon.training.job import STOPPED, WRONG_SETTINGS, Job
 
+TOLD = "truth", "champion", "candidate"  # of each part of answers.npz
+
 
 class TrainingFailed(Exception):
     """The training gave no usable model; the message says why."""
@@ -88,11 +90,16 @@ def train(job: Job, settings: Settings) -> Path:
         "steps_per_epoch": course.steps,
         "seconds": round(time.monotonic() - started, 1),
     }
-    none = data.corrections.gate_none.x
-    doubts = held_back(path, Calibration(**manifest["calibration"]), none, settings.inference)
-    doubts_before = held_back(champion.path, champion.calibration, none, settings.inference) if champion else doubts
-    manifest["corrections"]["none"]["held_back"] = round(float(doubts.mean()), 6) if len(doubts) else None
-    write_report(logs_of(job, settings), job, manifest, data.corrections, scores, scores_before, (doubts_before, doubts))
+    gate = {"holdout": data.base.test, "corrections": data.corrections.gate, "none": data.corrections.gate_none}
+    held = held_back(path, Calibration(**manifest["calibration"]), gate, settings.inference)
+    held_before: dict[str, np.ndarray] = {}
+    if champion:  # nobody measured what a foreign model's logits mean: then here, for its doubt to be as honest
+        known = champion.manifest.calibration
+        meaning = known or calibrate(saved_logits(champion.path, data.validation), data.validation.y)
+        held_before = held_back(champion.path, meaning, gate, settings.inference)
+    manifest["holdout"]["held_back"] = _share(held["holdout"])
+    manifest["corrections"]["none"]["held_back"] = _share(held["none"])
+    write_report(logs_of(job, settings), job, manifest, data.corrections, (scores_before, scores), (held_before, held))
     return making.finish(registry, Manifest.parse(json.dumps(manifest).encode()))
 
 
@@ -163,30 +170,38 @@ def calibrated(path: Path, validation: Split) -> dict[str, Any]:
     }
 
 
+def _share(chosen: np.ndarray) -> float | None:
+    return round(float(chosen.mean()), 6) if len(chosen) else None
+
+
 def write_report(
     folder: Path,
     job: Job,
     manifest: dict[str, Any],
     corrections: Corrections,
-    scores: dict[str, Evaluation],
-    before: dict[str, Evaluation],
-    doubts: tuple[np.ndarray, np.ndarray],
+    scores: tuple[dict[str, Evaluation], dict[str, Evaluation]],
+    held: tuple[dict[str, np.ndarray], dict[str, np.ndarray]],
 ) -> None:
-    """Write what the gate decides on: answers.npz, image by image, where there is a champion; and report.json."""
+    """Write what the gate decides on: answers.npz, image by image, where there is a champion; and report.json.
+
+    `scores` and `held` are each the champion's, which may be empty, and the candidate's.
+    """
+    (before, after), (held_before, held_after) = scores, held
     if before:
-        answers: dict[str, Any] = {"none_truth": np.ones(len(doubts[0]), bool)}
-        answers |= {"none_champion": doubts[0], "none_candidate": doubts[1]}
-        for name, score in scores.items():
-            answers |= {
-                f"{name}_truth": score.truth,
-                f"{name}_champion": before[name].answers,
-                f"{name}_candidate": score.answers,
-            }
+        answers: dict[str, Any] = {}
+        for name, score in after.items():
+            told = score.truth, before[name].answers, score.answers
+            answers |= {f"{name}_{what}": values for what, values in zip(TOLD, told, strict=True)}
+        for name, chosen in held_after.items():
+            part = name if name == "none" else f"{name}_held"
+            told = np.full(len(chosen), name == "none"), held_before[name], chosen
+            answers |= {f"{part}_{what}": values for what, values in zip(TOLD, told, strict=True)}
         np.savez(folder / "answers.npz", **answers)
     report = {
         **manifest,
         "champion": job.champion,
         "champion_holdout_accuracy": round(before["holdout"].accuracy, 6) if before else None,
+        "champion_holdout_held": _share(held_before["holdout"]) if before else None,
         "corrections": {**manifest["corrections"], "left_out": corrections.left_out},
     }
     write_durably(folder / "report.json", json.dumps(report, indent=2).encode() + b"\n")

@@ -19,6 +19,7 @@ from daemon.models.registry import Registry
 from daemon.training.candidates import Candidates, Run
 from daemon.training.corrections import read_learnt
 from daemon.training.job import Job, TrainingEnded
+from daemon.training.trainer import TOLD
 from tests.conftest import REPOSITORY, Digits, as_ordinary_user
 from tests.training.test_corrections import put
 
@@ -34,6 +35,7 @@ class Child:
         self.registry = Registry(settings.folder("models"))
         self.jobs: list[Job] = []
         self.right, self.champion_right = 9_970, 9_960  # of the hold-out; of 10 corrections all and none
+        self.held = self.champion_held = 60  # of the hold-out, for review
         self.meanwhile: Callable[[], object] = lambda: None
 
     def __call__(self, job: Job, logs: Path, **_: Any) -> None:
@@ -52,10 +54,11 @@ class Child:
             "holdout": {"sha256": HOLDOUT, "images": IMAGES, "accuracy": self.right / IMAGES},
         }
         making.finish(self.registry, Manifest.parse(json.dumps(manifest).encode()))
-        report = manifest | {"champion": job.champion, "champion_holdout_accuracy": None}
+        report = manifest | {"champion": job.champion, "champion_holdout_accuracy": None, "champion_holdout_held": None}
         report["corrections"] = {"accuracy": 1.0, "left_out": []}
         if job.champion:
             report["champion_holdout_accuracy"] = self.champion_right / IMAGES
+            report["champion_holdout_held"] = self.champion_held / IMAGES
             truth = np.arange(IMAGES) % 10
             wrong = (truth + 1) % 10
             few = np.zeros(10, np.int64)
@@ -64,7 +67,11 @@ class Child:
                 holdout_truth=truth,
                 holdout_champion=np.where(np.arange(IMAGES) < self.champion_right, truth, wrong),
                 holdout_candidate=np.where(np.arange(IMAGES) < self.right, truth, wrong),
-                **{f"none_{whose}": few[:0] for whose in ("truth", "champion", "candidate")},
+                **{f"none_{whose}": few[:0] for whose in TOLD},
+                **{f"corrections_held_{whose}": few > 0 for whose in TOLD},
+                holdout_held_truth=truth < 0,
+                holdout_held_champion=np.arange(IMAGES) < self.champion_held,
+                holdout_held_candidate=np.arange(IMAGES) < self.held,
                 corrections_truth=few,
                 corrections_champion=few + 1,
                 corrections_candidate=few,
@@ -126,6 +133,22 @@ def test_small_losses_do_not_add_up_night_by_night(child: Child) -> None:
             child.champion_right = child.right
     assert verdicts == ["promoted", "refused", "refused"]
     assert "the best ever live, 99.60%" in run.reason
+
+
+def test_a_little_more_to_look_at_does_not_add_up_night_by_night(child: Child) -> None:
+    """The margin counts from the fewest that were held back by any version that was live, under today's limits."""
+    verdicts = []
+    for _ in range(3):
+        child.held = child.champion_held + 90  # within the margin of 100
+        run = train(child)
+        verdicts.append(run.result)
+        if run.result == "promoted":
+            child.champion_held = child.held
+    assert verdicts == ["promoted", "refused", "refused"]
+    assert "the fewest ever live, 0.60%" in run.reason
+    limits = child.settings.inference.model_copy(update={"review_below": 0.95})
+    child.settings = child.settings.model_copy(update={"inference": limits})
+    assert "promoted" == train(child).result
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[]"])

@@ -6,10 +6,43 @@ import numpy as np
 import pytest
 
 from daemon.config import GateSettings
-from daemon.training.gate import INSUFFICIENT, PROMOTED, REFUSED, PairedAnswers, decide, mcnemar_p, non_inferiority_p
+from daemon.training.gate import (
+    INSUFFICIENT,
+    PROMOTED,
+    REFUSED,
+    Best,
+    Evidence,
+    PairedAnswers,
+    Verdict,
+    decide,
+    mcnemar_p,
+    non_inferiority_p,
+)
 
 SETTINGS = GateSettings()
 NONE = PairedAnswers(*(np.empty(0, bool) for _ in range(3)))  # nothing that shows no digit
+
+
+def judge(
+    holdout: PairedAnswers,
+    corrections: PairedAnswers,
+    none: PairedAnswers = NONE,
+    *,
+    best: Best | None = None,
+    holdout_held: PairedAnswers | None = None,
+    corrections_held: PairedAnswers | None = None,
+    settings: GateSettings = SETTINGS,
+) -> Verdict:
+    """The gate's verdict; unless told otherwise, nothing that shows a digit is held back by either."""
+    held = [
+        given or reviews(0, 0, len(of.truth)) for given, of in ((holdout_held, holdout), (corrections_held, corrections))
+    ]
+    return decide(Evidence(holdout, held[0], corrections, held[1], none), best or Best(0.996), settings)
+
+
+def reviews(champion: int, candidate: int, n: int) -> PairedAnswers:
+    """Of n images of digits, the first ones are held back by the champion, and by the candidate."""
+    return PairedAnswers(np.zeros(n, bool), np.arange(n) < champion, np.arange(n) < candidate)
 
 
 def answers(n: int, champion_wrong: int, candidate_wrong: int, digit: int | None = None) -> PairedAnswers:
@@ -25,7 +58,7 @@ def answers(n: int, champion_wrong: int, candidate_wrong: int, digit: int | None
 
 def test_a_candidate_that_learnt_and_forgot_nothing_is_promoted() -> None:
     """As good on the hold-out, better on the corrections: promoted, and the reason has the figures."""
-    verdict = decide(answers(10_000, 40, 42), answers(20, 8, 1), NONE, 0.996, SETTINGS)
+    verdict = judge(answers(10_000, 40, 42), answers(20, 8, 1))
     assert verdict.verdict == PROMOTED
     assert "99.60% to 99.58%" in verdict.reason
     assert "8 newly right, 1 newly wrong" in verdict.reason
@@ -33,39 +66,41 @@ def test_a_candidate_that_learnt_and_forgot_nothing_is_promoted() -> None:
 
 def test_a_loss_beyond_the_margin_is_refused() -> None:
     """0.3 points lost on the hold-out are more than the margin of 0.25, however much was learnt."""
-    verdict = decide(answers(10_000, 40, 70), answers(20, 10, 0), NONE, 0.996, SETTINGS)
+    verdict = judge(answers(10_000, 40, 70), answers(20, 10, 0))
     assert verdict.verdict == REFUSED
 
 
 def test_a_loss_that_may_be_beyond_the_margin_is_no_evidence() -> None:
     """A hold-out too small to exclude a loss beyond the margin keeps the champion."""
-    verdict = decide(answers(1_000, 3, 3), answers(20, 10, 0), NONE, 0.997, SETTINGS)
+    verdict = judge(answers(1_000, 3, 3), answers(20, 10, 0), best=Best(0.997))
     assert verdict.verdict == INSUFFICIENT
 
 
 def test_small_losses_do_not_add_up() -> None:
     """A candidate just below the champion is refused where the champion is already below the best that ever was live."""
-    assert decide(answers(10_000, 60, 65), answers(20, 8, 1), NONE, 0.9940, SETTINGS).verdict == PROMOTED
-    assert decide(answers(10_000, 60, 65), answers(20, 8, 1), NONE, 0.9965, SETTINGS).verdict == REFUSED
+    assert judge(answers(10_000, 60, 65), answers(20, 8, 1), best=Best(0.9940)).verdict == PROMOTED
+    assert judge(answers(10_000, 60, 65), answers(20, 8, 1), best=Best(0.9965)).verdict == REFUSED
 
 
 def test_a_digit_that_is_no_longer_read_is_refused() -> None:
     """Recall below the floor for one digit is refused, even within the margin of the whole."""
-    verdict = decide(answers(10_000, 5, 29, digit=4), answers(20, 8, 1), NONE, 0.997, GateSettings(recall_floor=0.98))
+    verdict = judge(
+        answers(10_000, 5, 29, digit=4), answers(20, 8, 1), best=Best(0.997), settings=GateSettings(recall_floor=0.98)
+    )
     assert verdict.verdict == REFUSED
     assert "4s" in verdict.reason
 
 
 def test_worse_on_the_corrections_is_refused() -> None:
     """What people corrected must not be read worse than before."""
-    assert decide(answers(10_000, 40, 40), answers(40, 1, 9), NONE, 0.996, SETTINGS).verdict == REFUSED
-    assert decide(answers(10_000, 40, 40), answers(40, 1, 2), NONE, 0.996, SETTINGS).verdict == INSUFFICIENT
+    assert judge(answers(10_000, 40, 40), answers(40, 1, 9)).verdict == REFUSED
+    assert judge(answers(10_000, 40, 40), answers(40, 1, 2)).verdict == INSUFFICIENT
 
 
 def test_too_few_corrections_are_no_evidence_unless_the_holdout_speaks() -> None:
     """With 4 corrections only a real gain on the hold-out promotes."""
-    assert decide(answers(10_000, 40, 40), answers(4, 3, 0), NONE, 0.996, SETTINGS).verdict == INSUFFICIENT
-    assert decide(answers(10_000, 60, 30), answers(4, 3, 0), NONE, 0.994, SETTINGS).verdict == PROMOTED
+    assert judge(answers(10_000, 40, 40), answers(4, 3, 0)).verdict == INSUFFICIENT
+    assert judge(answers(10_000, 60, 30), answers(4, 3, 0), best=Best(0.994)).verdict == PROMOTED
 
 
 def doubts(champion: int, candidate: int, n: int = 20) -> PairedAnswers:
@@ -76,12 +111,42 @@ def doubts(champion: int, candidate: int, n: int = 20) -> PairedAnswers:
 def test_what_shows_no_digit_has_its_say() -> None:
     """Held-back images of no digit are evidence alone; a candidate that accepts more of them is not promoted."""
     holdout, few = answers(10_000, 40, 40), answers(4, 3, 0)
-    verdict = decide(holdout, few, doubts(8, 20), 0.996, SETTINGS)
+    verdict = judge(holdout, few, doubts(8, 20))
     assert verdict.verdict == PROMOTED
     assert "no digit: 40.0% to 100.0% held back for review of 20 (12 newly held back, 0 newly accepted)" in verdict.reason
-    assert decide(holdout, answers(20, 8, 1), doubts(20, 10), 0.996, SETTINGS).verdict == REFUSED
-    assert decide(holdout, answers(20, 8, 1), doubts(20, 19), 0.996, SETTINGS).verdict == INSUFFICIENT
-    assert decide(holdout, answers(0, 0, 0), doubts(2, 4, n=4), 0.996, SETTINGS).verdict == INSUFFICIENT
+    assert judge(holdout, answers(20, 8, 1), doubts(20, 10)).verdict == REFUSED
+    assert judge(holdout, answers(20, 8, 1), doubts(20, 19)).verdict == INSUFFICIENT
+    assert judge(holdout, answers(0, 0, 0), doubts(2, 4, n=4)).verdict == INSUFFICIENT
+
+
+def test_a_candidate_that_has_people_look_at_more_digits_is_refused() -> None:
+    """0.9 points more of the hold-out held back for review are within the margin, two are not; and it says so."""
+    holdout, corrections = answers(10_000, 40, 40), answers(20, 8, 1)
+    verdict = judge(holdout, corrections, holdout_held=reviews(60, 150, 10_000))
+    assert verdict.verdict == PROMOTED
+    assert "0.60% to 1.50% held back for review" in verdict.reason
+    verdict = judge(holdout, corrections, holdout_held=reviews(60, 260, 10_000))
+    assert verdict.verdict == REFUSED
+    assert "0.60% to 2.60% held back for review" in verdict.reason
+    assert "People would look at more digits than before, by more than the margin of 1.00%" in verdict.reason
+
+
+def test_a_little_more_to_look_at_does_not_add_up() -> None:
+    """A candidate that holds back little more than the champion is refused where others held back much less."""
+    holdout, corrections, held = answers(10_000, 40, 40), answers(20, 8, 1), reviews(150, 200, 10_000)
+    assert judge(holdout, corrections, holdout_held=held, best=Best(0.996, held=0.012)).verdict == PROMOTED
+    verdict = judge(holdout, corrections, holdout_held=held, best=Best(0.996, held=0.006))
+    assert verdict.verdict == REFUSED
+    assert "or than the fewest ever live, 0.60%" in verdict.reason
+
+
+def test_corrections_are_not_put_into_review_instead_of_read() -> None:
+    """A candidate that holds back many more of the held-back corrections is refused, one or two more may be chance."""
+    holdout, corrections = answers(10_000, 40, 40), answers(20, 8, 1)
+    assert judge(holdout, corrections, corrections_held=reviews(3, 5, 20)).verdict == PROMOTED
+    verdict = judge(holdout, corrections, corrections_held=reviews(3, 10, 20))
+    assert verdict.verdict == REFUSED
+    assert "15.0% to 50.0% held back for review" in verdict.reason
 
 
 def test_a_candidate_one_point_worse_is_promoted_at_most_once_in_a_hundred() -> None:

@@ -86,6 +86,7 @@ def test_the_manifest_tells_how_it_was_trained(trained: Path) -> None:
         0,
     )
     assert 0 <= none["held_back"] <= 1
+    assert 0 <= manifest["holdout"]["held_back"] <= 1
     report = json.loads((trained / "logs" / "training" / "v0002" / "report.json").read_bytes())
     assert manifest == {key: report[key] for key in manifest} | {"corrections": manifest["corrections"]}
 
