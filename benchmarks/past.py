@@ -18,7 +18,8 @@ from daemon.clock import timestamps, to_microsecond
 from daemon.config import load_settings
 from daemon.index.schema import INSERT, INSERT_LABEL, Record, open_to_write, put_state, settle
 from daemon.models.ledger import Ledger
-from daemon.training.corrections import Label, write_learnt
+from daemon.training.corrections import Label
+from daemon.training.labels import write_learnt
 
 HEADER = 33  # bytes of a PNG before its second chunk
 IN_ONE_TRANSACTION = 10_000

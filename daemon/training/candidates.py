@@ -8,7 +8,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from daemon.models import making
 from daemon.models.registry import VERSION, ChampionChanged, Registry, RegistryError
 from daemon.models.removal import remove_old
 from daemon.models.version import Version
-from daemon.training.corrections import Label, read_labels, write_learnt
+from daemon.training.corrections import Label, read_labels
 from daemon.training.dataset import list_folder, load_base_data
 from daemon.training.gate import PROMOTED, Best, Evidence, PairedAnswers, Verdict, decide
 from daemon.training.job import Job, TrainingEnded, run_job
+from daemon.training.labels import Labels, write_learnt
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Candidates:
         why: str,
         began: float,
         *,
-        labels: frozenset[Label] | None = None,
+        labels: Set[Label] | None = None,
         even_if_nothing_new: bool = False,
         verbose: int = 0,
     ) -> Run:
@@ -97,7 +98,7 @@ class Candidates:
         with making.training(self._registry) as lock:
             if labels is None:
                 folder, most = self.settings.folder("corrections"), self.settings.inbox.max_bytes
-                labels = frozenset(read_labels(folder, most).values())
+                labels = Labels(read_labels(folder, most).values())
             fingerprint = self._fingerprint(labels)
             if not even_if_nothing_new and self._has_learnt(fingerprint, labels):
                 reason = "no new corrections, same data, same configuration as last time"
@@ -258,7 +259,7 @@ class Candidates:
     def _logs(self, name: str) -> Path:
         return self.settings.folder("logs") / "training" / name
 
-    def _fingerprint(self, labels: frozenset[Label]) -> str:
+    def _fingerprint(self, labels: Set[Label]) -> str:
         """A digest of all that a training learns from: corrections, data set and configuration."""
         chosen = self.settings.training
         learnt = [
@@ -271,7 +272,7 @@ class Candidates:
         ]
         return hashlib.sha256(json.dumps(learnt, sort_keys=True).encode()).hexdigest()
 
-    def _has_learnt(self, fingerprint: str, labels: frozenset[Label]) -> bool:
+    def _has_learnt(self, fingerprint: str, labels: Set[Label]) -> bool:
         """Whether the last verdict was on just this, or the shipped model comes from it and nobody has trained here yet."""
         found = [line["fingerprint"] for line in self._registry.ledger.lines() if "fingerprint" in line]
         if found:

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sqlite3
-import sys
 import threading
 import time
-from contextlib import closing
+from collections import deque
+from contextlib import suppress
+
+import numpy as np
 
 from daemon.clock import timestamp
 from daemon.config import Settings
 from daemon.files import append_line, printable, read_lines
 from daemon.folders import Folder
-from daemon.index.schema import NoIndex, open_to_read, storable
+from daemon.index.schema import storable
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
-from daemon.training.corrections import NAMES, Label, last_change, list_corrections, make_folders, read_label
+from daemon.training.corrections import NAMES, Label, last_change, make_folders, read_label
 from daemon.training.dataset import NO_DIGIT
 from daemon.training.given_answers import NOT_FOUND, agreement, as_digit, find_answers
+from daemon.training.labels import Labels
+from daemon.training.seen import AT_ONCE, CHANGED, FILE, Place, compare, file_of, joined, look_into, recall, status_of
 
 log = logging.getLogger(__name__)
 
 LIVE_WINDOW = 200  # corrections that the live accuracy is taken over
 NOTICED_PER_PASS = 500  # new corrections taken in at once; the rest waits for the next pass
 LOOKING_SHARE = 0.05  # of the time, at most
-LOOKING_AGAIN_SHARE = 0.01  # where no name has come or gone: a file may have been written over
+LOOKING_THOROUGHLY_SHARE = 0.01  # at each file, which may have been written over; only names are looked at otherwise
+REST_SECONDS = 0.002  # about as long as what was done before it
+MOST_TOLD = 1000  # faults that are remembered, so that each is told once
 SETTLED_SECONDS = 2.0  # a folder that changed later may change again within the same tick of its file system's clock
+NO_FILES = np.empty(0, FILE)
 
 
 class CorrectionWatch:
@@ -51,16 +56,17 @@ class CorrectionWatch:
         self._folder, self._results = Folder(settings.folder("corrections"), make=True), settings.folder("results")
         make_folders(self._folder)
         self._journal = settings.folder("logs") / "corrections.jsonl"
-        self._due = self._again_due = float("-inf")
+        self._due = self._thorough_due = float("-inf")
         self._stop = threading.Event()
-        self._folders: dict[str, int] = {}  # when each had last changed when it was looked into
+        self._rested = 0.0  # seconds of this pass
+        self._recalled: dict[str, np.ndarray] = {}  # of a folder that was not looked into yet: what the index knows
+        self._places: dict[str, Place] = {}  # by name, as of the last pass
         self._waiting: dict[str, int] = {}  # the status, at the last pass, of what is not read at that status
-        self._read: dict[str, tuple[int, Label]] = {}  # at which status what was read
-        self._latest: dict[str, int] = {}  # by sha256: the latest label, of all that was ever noticed
+        self._latest: dict[bytes, int] = {}  # by sha256: the latest label, of all that was ever noticed
         self._earlier: set[Label] = set()  # noticed, and not the latest of their image
         self._agreed: dict[str, bool] = {}  # by sha256: whether the answer said so too, oldest first
         self._told: set[str] = set()  # faults that were logged
-        self.labels: frozenset[Label] = frozenset()
+        self.labels = Labels()
         self.is_complete = False
         self.last_new = float("-inf")
 
@@ -85,98 +91,120 @@ class CorrectionWatch:
         """
         if steady < self._due:
             return 0
-        self._due = steady + self._settings.inbox.rescan_seconds
         self._folder.renew()
-        if steady < self._again_due and self.is_complete and not self._has_changed(now):
-            return 0
-        began = time.monotonic()
-        recalled = {} if self._folders else self._recall()
-        new = self._look(recalled)
+        began, self._rested = time.monotonic(), 0.0
+        if not self._places:
+            self._recalled = self._recall()
+        is_thorough = steady >= self._thorough_due and bool(self._places)
+        new = self._look(now, is_thorough)
         if new := self._without_known(new):
             self._notice(new, now)
             self.last_new = steady
             self._show()
-        took = time.monotonic() - began
-        rest = 0.0 if len(new) >= NOTICED_PER_PASS else max(self._settings.inbox.rescan_seconds, took / LOOKING_SHARE)
-        self._due = steady + rest
-        self._again_due = steady + max(self._settings.inbox.rescan_seconds, took / LOOKING_AGAIN_SHARE)
+        took, rescan = time.monotonic() - began - self._rested, self._settings.inbox.rescan_seconds
+        self._due = steady + (0.0 if len(new) >= NOTICED_PER_PASS else max(rescan, took / LOOKING_SHARE))
+        if is_thorough:
+            self._thorough_due = steady + max(rescan, took / LOOKING_THOROUGHLY_SHARE)
         return len(new)
 
-    def _has_changed(self, now: float) -> bool:
-        """Whether a name may have come or gone since the last look."""
-        return any(
-            last_change(self._folder, below) != changed or now < changed / 1e9 + SETTLED_SECONDS
-            for below, changed in self._folders.items()
-        )
-
-    def _recall(self) -> dict[str, tuple[float, Label]]:
+    def _recall(self) -> dict[str, np.ndarray]:
         """Remember what was noticed before the daemon started.
 
         Returns:
-            By name: when which label was noticed there. What has not changed since need not be read again.
+            By folder: the files that the index says were noticed.
 
         """
-        for line in read_lines(self._journal):
+        for number, line in enumerate(read_lines(self._journal)):
             if line.keys() >= {"sha256", "digit", "predicted"}:
                 digit = NO_DIGIT if line["digit"] is None else line["digit"]
-                agrees = agreement(digit, line["predicted"], line.get("review_reason"))
-                self._remember((digit, sys.intern(line["sha256"])), agrees)
+                with suppress(ValueError, TypeError):  # somebody wrote into it
+                    self._remember((digit, line["sha256"]), agreement(digit, line["predicted"], line.get("review_reason")))
+            if not number % AT_ONCE:
+                self._rest()
         self._show()
-        try:
-            with closing(open_to_read(self._settings.index)) as index:
-                return {
-                    os.fsdecode(file): (noticed_at, (NO_DIGIT if digit is None else digit, sys.intern(sha256.hex())))
-                    for sha256, digit, file, noticed_at in index.execute("SELECT * FROM labels")
-                }
-        except (NoIndex, OSError, sqlite3.Error):
-            return {}
+        return recall(self._settings.index, self._latest)
 
-    def _look(self, recalled: dict[str, tuple[float, Label]]) -> dict[str, Label]:
-        """Read what did not change since the last pass and was not read since it did; what of that is a new label."""
-        before, self._waiting, self._folders = self._waiting, {}, {}
-        was, self._read = self._read, {}
-        new: dict[str, Label] = {}
-        self.is_complete, is_same = True, True
-        for name, status in list_corrections(self._folder, self._tell, self._folders):
-            key = status.st_mtime_ns << 64 | status.st_size
-            if known := was.get(name):
-                self._read[name] = known
-                if known[0] == key:
-                    continue
-            at, label = recalled.get(name, (0.0, None))
-            if label is None or status.st_ctime >= at or name.partition("/")[0] != NAMES[label[0]]:
-                if before.get(name) != key or len(new) >= NOTICED_PER_PASS or self._stop.is_set():
-                    self._waiting[name] = key
-                    self.is_complete = False
-                    continue
-                try:
-                    label = read_label(self._folder, name, self._settings.inbox.max_bytes)
-                except OSError as error:
-                    self._tell(f"{printable(name)}: {error.strerror}")
-                    self._waiting[name] = key
-                    continue
-            self._read[name] = key, label
-            is_same = False
-            if self._latest.get(label[1]) != label[0]:
-                new[name] = label
-        if not is_same or len(self._read) != len(was):
-            self.labels = frozenset(label for _, label in self._read.values())
+    def _look(self, now: float, is_thorough: bool) -> dict[str, Label]:
+        """Look into the folders in which something may have changed; into all, and at each file, where that is thorough.
+
+        Returns:
+            What is new: by name, the label.
+
+        """
+        places, new, pending = self._places, dict[str, Label](), deque(NAMES)
+        before, self._waiting, self._places = self._waiting, {}, {}
+        self.is_complete = True
+        while pending:
+            below = pending.popleft()
+            place, changed = places.get(below), last_change(self._folder, below)
+            if place is None or is_thorough or not place.is_settled or place.changed != changed:
+                known = place.files if place else self._recalled.pop(below, NO_FILES)
+                listing = look_into(self._folder, below, self._tell, self._rest if is_thorough else None)
+                files, is_complete = self._read(below, *compare(known, listing), before, new)
+                self.is_complete &= is_complete
+                is_settled = is_complete and now >= changed / 1e9 + SETTLED_SECONDS
+                place = Place(changed, is_settled, listing.folders, files)
+            self._places[below] = place
+            pending += place.folders
+        was, are = ([place.files for place in each.values()] for each in (places, self._places))
+        if [*map(id, was)] != [*map(id, are)]:
+            self.labels = Labels(np.concatenate([files["label"] for files in are]))
         return new
+
+    def _read(
+        self,
+        below: str,
+        same: np.ndarray,
+        others: dict[str, np.ndarray | None],
+        before: dict[str, int],
+        new: dict[str, Label],
+    ) -> tuple[np.ndarray, bool]:
+        """Read those of the others that did not change since the last pass.
+
+        Returns:
+            What is known of the folder's files now, and whether that is all.
+
+        """
+        files, is_complete = [same], True
+        for name, known in sorted(others.items()):
+            path = f"{below}/{name}"
+            if len(new) >= NOTICED_PER_PASS or self._stop.is_set():
+                self._waiting[path] = before.get(path, -1)
+                is_complete = False
+            else:
+                try:
+                    status = self._folder.status(path)
+                    self._waiting[path] = status_of(status)
+                    if before.get(path) == self._waiting[path]:
+                        label = read_label(self._folder, path, self._settings.inbox.max_bytes)
+                        del self._waiting[path]
+                        if self._latest.get(bytes.fromhex(label[1])) != label[0]:
+                            new[path] = label
+                        files.append(file_of(name, status, label))
+                        continue
+                    is_complete = False
+                except OSError as error:
+                    self._tell(f"{printable(path)}: {error.strerror}")
+            if known is not None:
+                known["inode"] = CHANGED
+                files.append(known)
+        return (joined(files) if others else same), is_complete
+
+    def _rest(self) -> None:
+        """Let threads that answer go on: what is asked of 100,000 files would hold them up for a second or two."""
+        self._stop.wait(REST_SECONDS)
+        self._rested += REST_SECONDS
 
     def _without_known(self, new: dict[str, Label]) -> dict[str, Label]:
         """Leave out the elder of two labels that conflict, which after a restart is seen again."""
         return {
             name: label
             for name, label in new.items()
-            if label not in self._earlier or (self._latest[label[1]], label[1]) not in self.labels
+            if label not in self._earlier or (self._latest[bytes.fromhex(label[1])], label[1]) not in self.labels
         }
 
     def _notice(self, new: dict[str, Label], now: float) -> None:
         answers = find_answers(self._settings.index, self._index.is_current, self._results, new, self._stop)
-        labelled: dict[str, set[int]] = {sha256: set() for _, sha256 in new.values()}
-        for label, sha256 in self.labels:
-            if sha256 in labelled:
-                labelled[sha256].add(label)
         lines = []
         for name, (label, sha256) in new.items():
             line = {"noticed_at": timestamp(now), "file": printable(name), "sha256": sha256, "digit": as_digit(label)}
@@ -188,7 +216,7 @@ class CorrectionWatch:
             self._remember((label, sha256), agrees)
             self._index.label((bytes.fromhex(sha256), as_digit(label), storable(name), now))
             self._metrics.corrections.labels({None: "unknown", True: "yes", False: "no"}[agrees]).inc()
-            if others := sorted(labelled[sha256] - {label}):
+            if others := [other for other in range(len(NAMES)) if other != label and (other, sha256) in self.labels]:
                 log.warning(
                     "correction %s conflicts: the same image is labelled %s too; it will not be learnt from until one of "
                     "the two is removed",
@@ -199,11 +227,12 @@ class CorrectionWatch:
 
     def _remember(self, label: Label, agrees: bool | None) -> None:
         digit, sha256 = label
-        before = self._latest.get(sha256, digit)
+        digest = bytes.fromhex(sha256)
+        before = self._latest.get(digest, digit)
         if before != digit:
             self._earlier.add((before, sha256))
             self._earlier.discard(label)
-        self._latest[sha256] = digit
+        self._latest[digest] = digit
         self._agreed.pop(sha256, None)
         if agrees is not None:
             self._agreed[sha256] = agrees
@@ -219,5 +248,7 @@ class CorrectionWatch:
     def _tell(self, text: str) -> None:
         """Log what cannot be read, once."""
         if text not in self._told:
+            if len(self._told) >= MOST_TOLD:
+                self._told.clear()
             self._told.add(text)
             log.warning("correction %s", text)

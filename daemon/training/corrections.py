@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from daemon.config import InboxSettings, Settings
-from daemon.files import printable, write_durably
+from daemon.config import InboxSettings
+from daemon.files import printable
 from daemon.folders import Folder
 from daemon.reading.chunks import decode_all
 from daemon.training.dataset import NO_DIGIT, Split
@@ -150,40 +150,45 @@ def make_folders(folder: Folder) -> None:
                     os.close(descriptor)
 
 
-def list_corrections(
-    folder: Folder, tell: Callable[[str], None] = _nobody, changed: dict[str, int] | None = None
-) -> Iterator[tuple[str, os.stat_result]]:
-    """The files below corrections/<digit>/ and corrections/none/: "7/a.png" and its status; hidden ones are left out.
+def list_corrections(folder: Folder, tell: Callable[[str], None] = _nobody) -> Iterator[tuple[str, os.stat_result]]:
+    """The files below corrections/<digit>/ and corrections/none/: "7/a.png" and its status.
 
     Args:
         folder: corrections/.
         tell: told of what cannot be looked into, and of links, which are not followed.
-        changed: is told by `last_change` of each folder when it had last changed before it was looked into.
 
     """
     pending = deque(NAMES)
     while pending:
         below = pending.popleft()
         found: list[tuple[str, os.stat_result]] = []
-        if changed is not None:
-            changed[below] = last_change(folder, below)
-        try:
-            for entry in folder.entries(below):
-                if not entry.name.startswith("."):
-                    with suppress(FileNotFoundError):
-                        found.append((f"{below}/{entry.name}", entry.stat(follow_symlinks=False)))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            tell(f"{printable(below)}: expected a folder that can be looked into. Received: {error.strerror}")
-            continue
+        for entry in list_folder(folder, below, tell):
+            with suppress(FileNotFoundError):
+                found.append((f"{below}/{entry.name}", entry.stat(follow_symlinks=False)))
         for name, status in sorted(found, key=itemgetter(0)):
             if stat.S_ISDIR(status.st_mode):
                 pending.append(name)
             elif stat.S_ISREG(status.st_mode):
                 yield name, status
+
+
+def list_folder(folder: Folder, below: str, tell: Callable[[str], None]) -> Iterator[os.DirEntry[str]]:
+    """The files and folders in a sub-folder of corrections/; hidden ones are left out. To be consumed at once."""
+    try:
+        for entry in folder.entries(below):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False):
+                yield entry
             else:
-                tell(f"{printable(name)}: expected a file. Received: something else, such as a link, which is not followed")
+                tell(
+                    f"{printable(f'{below}/{entry.name}')}: expected a file. Received: something else, such as a link, "
+                    "which is not followed"
+                )
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        tell(f"{printable(below)}: expected a folder that can be looked into. Received: {error.strerror}")
 
 
 def last_change(folder: Folder, below: str) -> int:
@@ -255,22 +260,6 @@ def choose(changed: Mapping[str, float], most: int) -> set[str]:
     for number, names in enumerate(sorted(by_label.values(), key=len)):
         chosen.update(names[: (most - len(chosen)) // (len(by_label) - number)])
     return chosen
-
-
-def write_learnt(settings: Settings, labels: Iterable[Label]) -> None:
-    """Remember what the last training that ended looked at: logs/learnt.txt, a line "7 <sha256>" for each label."""
-    text = "".join(f"{NAMES[label]} {sha256}\n" for label, sha256 in sorted(set(labels)))
-    write_durably(settings.folder("logs") / "learnt.txt", text.encode())
-
-
-def read_learnt(settings: Settings) -> frozenset[Label]:
-    """What the last training that ended looked at; nothing where that was never written."""
-    try:
-        lines = (settings.folder("logs") / "learnt.txt").read_text(encoding="ascii", errors="replace").split("\n")
-    except FileNotFoundError:
-        return frozenset()
-    parts = (line.partition(" ") for line in lines)
-    return frozenset((NAMES.index(name), sys.intern(sha256)) for name, _, sha256 in parts if name in NAMES)
 
 
 def _as_split(items: list[tuple[np.ndarray, int, str]]) -> Split:

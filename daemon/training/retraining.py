@@ -12,8 +12,8 @@ from daemon.models.registry import Registry
 from daemon.telemetry.metrics import Metrics
 from daemon.training.candidates import OVERTAKEN, Candidates, Run
 from daemon.training.correction_watch import CorrectionWatch
-from daemon.training.corrections import Label, read_learnt
 from daemon.training.gate import PROMOTED
+from daemon.training.labels import Labels, read_learnt
 from daemon.training.schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Retraining:
         self._candidates, self._metrics = candidates, metrics
         self._schedule = Schedule(settings.retrain)
         self._last = -math.inf  # when the last training began
-        self._learnt: frozenset[Label] = frozenset()  # what it had looked at
+        self._learnt = Labels()  # what it had looked at
         self._counted: tuple[object, object] = (None, None)  # the labels, and what was learnt, that `_new` was counted of
         self._new = 0
         self._not_before = -math.inf

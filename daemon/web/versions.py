@@ -14,9 +14,9 @@ from typing import Any
 from daemon.config import Settings
 from daemon.models.manifest import Manifest
 from daemon.models.registry import Registry, RegistryError
-from daemon.training.corrections import read_learnt
 from daemon.training.dataset import NO_DIGIT
 from daemon.training.gate import VERDICTS
+from daemon.training.labels import read_learnt
 from daemon.web.charts import Chart, Span, chart
 
 ENDS = (*VERDICTS, "failed", "stopped", "overtaken")  # the events with which a training is over

@@ -17,8 +17,8 @@ from daemon.models import making
 from daemon.models.manifest import Manifest
 from daemon.models.registry import Registry
 from daemon.training.candidates import Candidates, Run
-from daemon.training.corrections import read_learnt
 from daemon.training.job import Job, TrainingEnded
+from daemon.training.labels import read_learnt
 from daemon.training.trainer import TOLD
 from tests.conftest import REPOSITORY, Digits, as_ordinary_user
 from tests.training.test_corrections import put

@@ -19,8 +19,8 @@ from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
 from daemon.training import correction_watch
 from daemon.training.correction_watch import CorrectionWatch
-from daemon.training.corrections import read_learnt
 from daemon.training.given_answers import Answer, find_answers
+from daemon.training.labels import Labels, read_learnt
 from tests.conftest import Digits, as_ordinary_user
 from tests.index.answers import record
 from tests.training.test_corrections import put
@@ -95,9 +95,9 @@ def test_who_says_that_it_is_no_digit_agrees_with_an_answer_that_doubted_it(sett
 def test_a_journal_that_somebody_wrote_into_keeps_no_daemon_from_starting(settings: Settings) -> None:
     """Lines of another form tell nothing."""
     (settings.folder("logs") / "corrections.jsonl").write_text('{"at": 1}\n[1]\nnonsense\n')
-    (settings.folder("logs") / "learnt.txt").write_text("7\n\nnonsense\n7 abc\n")
+    (settings.folder("logs") / "learnt.txt").write_text(f"7\n\nnonsense\n7 abc\n7 {'x' * 64}\n7 {'0' * 64}\n")
     assert passes(watch_of(settings), 2) == [0, 0]
-    assert read_learnt(settings) == {(7, ""), (7, "abc")}
+    assert read_learnt(settings) == {(7, "0" * 64)}
 
 
 def test_passes_are_rescan_seconds_apart(settings: Settings, digits: Digits) -> None:
@@ -267,10 +267,10 @@ def test_where_nothing_came_or_went_nobody_looks_again(settings: Settings, digit
     watch = watch_of(settings)
     watch.run_once(later, 0.0)
     assert 3 == watch.run_once(later, watch._due)
-    looked = [watch._folders]
-    watch._again_due = float("inf")
+    places = watch._places
+    watch._thorough_due = float("inf")
     assert 0 == watch.run_once(later, watch._due)
-    assert looked[0] is watch._folders
+    assert [*map(id, places.values())] == [*map(id, watch._places.values())]
     put(corrections, 7, "sub/new.png", digits.png(4))
     assert [0, 1] == [watch.run_once(later, watch._due) for _ in range(2)]
     assert 4 == len(watch.labels)
@@ -288,12 +288,45 @@ def test_what_was_noticed_is_not_read_again_after_a_restart(settings: Settings, 
     assert [0, 3] == [watch.run_once(later, watch._due) for _ in range(2)]
     index.close()
     again = watch_of(settings)
-    again.run_once(later, 0.0)
-    assert again.labels == watch.labels
-    assert again.is_complete
+    for _ in range(2):  # the names, and each file
+        again.run_once(later, again._due)
+        assert again.labels == watch.labels
+        assert again.is_complete
     with closing(open_to_write(settings.index, 1)) as connection:
         connection.execute("UPDATE labels SET noticed_at = 0")
     changed = watch_of(settings)
-    changed.run_once(later, 0.0)
-    assert not changed.labels
-    assert not changed.is_complete
+    complete = []
+    for _ in range(3):
+        assert 0 == changed.run_once(later, changed._due)
+        complete.append(changed.is_complete)
+    assert [True, False, True] == complete
+    assert changed.labels == watch.labels
+
+
+def test_a_file_that_is_replaced_or_written_over_is_read_again(settings: Settings, digits: Digits) -> None:
+    """Replaced by another one as soon as its folder is looked into; written over as soon as each file is looked at."""
+    path = put(settings.folder("corrections"), 7, "a.png", digits.png(0))
+    watch = watch_of(settings)
+    watch._due, later = 1.0, NOW + 10**9
+    assert [0, 1] == [watch.run_once(later, watch._due) for _ in range(2)]
+    watch._thorough_due = float("inf")
+    put(settings.folder("corrections"), 7, "b.png", digits.png(1)).rename(path)
+    assert [0, 1] == [watch.run_once(later, watch._due) for _ in range(2)]
+    path.write_bytes(digits.png(2) + b"longer")
+    assert [0] == [watch.run_once(later, watch._due)]
+    watch._thorough_due = 0.0
+    assert [0, 1] == [watch.run_once(later, watch._due) for _ in range(2)]
+    assert {(7, hashlib.sha256(digits.png(2) + b"longer").hexdigest())} == watch.labels
+
+
+def test_labels_are_a_set_whatever_their_digests_end_in() -> None:
+    """Zeros at the end, which NumPy leaves out, come back."""
+    some = {(0, "0" * 64), (7, "ab" * 31 + "00"), (10, "cd" * 32)}
+    labels = Labels(some)
+    assert some == labels
+    assert sorted(some) == sorted(labels)
+    assert (0, "0" * 64) in labels
+    assert (1, "0" * 64) not in labels
+    assert {(7, "ab" * 31 + "00")} == labels - (labels - {(7, "ab" * 31 + "00")})
+    assert some | {(3, "00" * 32)} == labels | {(3, "00" * 32)}
+    assert 0 == len(Labels())

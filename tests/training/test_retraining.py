@@ -15,7 +15,8 @@ from daemon.models.registry import Registry
 from daemon.telemetry.metrics import Metrics
 from daemon.training.candidates import Candidates, Run
 from daemon.training.correction_watch import CorrectionWatch
-from daemon.training.corrections import read_labels, write_learnt
+from daemon.training.corrections import read_labels
+from daemon.training.labels import write_learnt
 from daemon.training.retraining import PAUSE_SECONDS, Retraining
 from tests.conftest import Digits
 from tests.training.test_corrections import put
