@@ -17,7 +17,7 @@ from daemon.config import Settings
 from daemon.files import file_sha256
 from daemon.index.schema import INSERT_LABEL, open_to_write
 from daemon.models.registry import Registry
-from daemon.training.corrections import write_learnt
+from daemon.training.labels import write_learnt
 from daemon.web.access import Access
 from daemon.web.application import make_application
 from daemon.web.charts import Span
