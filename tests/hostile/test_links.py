@@ -18,7 +18,7 @@ import pytest
 from tests.faults.harness import FULL, Daemon, Drops, Nursery, Violation, lay_out, parse, png, until
 from tests.hostile.intruder import NOBODY, PLANTED, TARGETS, TREASURES
 
-SECONDS = 3600.0 if FULL else 8.0
+SECONDS = 720.0 if FULL else 8.0
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user than the daemon's"),
     pytest.mark.timeout(SECONDS + 600),
