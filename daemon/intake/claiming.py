@@ -99,6 +99,17 @@ def left_claims(work: Folder) -> Iterator[Drop]:
             yield Drop(name, work.status(name).st_ctime)
 
 
+def strays(work: Folder) -> Iterator[str]:
+    """The folders of others in a folder of claims: a crash came before they were given back."""
+    for path in paths_below(work, EVERYWHERE):
+        name = path.rstrip("/")
+        if name != path:
+            try:
+                os.close(work.open_folder(name, os.O_PATH))
+            except NotADirectoryError:
+                yield name
+
+
 def take_over(work: Folder, inbox: Folder) -> None:
     """Move into work/ itself what the tasks of a stream claimed before it was killed; no stream runs now.
 

@@ -33,6 +33,7 @@ from daemon.intake.claiming import (
     paths_below,
     put_back,
     remove_empty,
+    strays,
     take_over,
 )
 from daemon.intake.watch import Watch
@@ -74,9 +75,9 @@ class Inbox:
         self._rest = 0.0  # seconds until everything is to be swept again
         self._complained: set[str] = set()
         self._kept_out_since: dict[str, float] = {}
-        self._strays: set[str] = set()  # folders that were claimed for files, and could not be given back yet
         self._untidy = True  # there may be empty folders in work/
         take_over(self._work, self._inbox)
+        self._strays = set(strays(self._work))  # folders that were claimed for files, and could not be given back yet
         self._leftovers = deque(left_claims(self._work))
         self._in_flight = {drop.name for drop in self._leftovers}  # names that are in work/
         self._held_up: set[str] = set()  # names that are dropped anew while they are in work/

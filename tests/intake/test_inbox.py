@@ -520,6 +520,16 @@ def test_work_is_not_entered_below_a_folder_of_somebody_else(tmp_path: Path, ent
     assert {"sub/b.png"} == files_below(room.inbox)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user's")
+def test_a_folder_that_a_crash_left_in_work_is_given_back(tmp_path: Path, enter: Callable[..., Room]) -> None:
+    """It is somebody's, who had exchanged it for a file that was being claimed; what he had in it is found in the inbox."""
+    (tmp_path / "work" / "sub" / "of" / "bobs").mkdir(parents=True)
+    (tmp_path / "work" / "sub" / "of" / "bobs" / "a.png").touch()
+    os.chown(tmp_path / "work" / "sub" / "of", 4321, 4321)
+    room = enter()
+    assert {"sub/of/bobs/a.png"} == room.take() | room.take()
+
+
 def test_nobody_else_may_write_below_work(tmp_path: Path, enter: Callable[..., Room]) -> None:
     """Not in a folder of the daemon's own either, which came by the inbox: whoever may could exchange what is claimed."""
     (tmp_path / "work" / "sub" / "deep").mkdir(parents=True)
