@@ -124,7 +124,7 @@ class WakingWatch(InotifyWatchGroup):
             if not begin:
                 raise
 
-    def _watch(self, top: Folder, folder: str) -> None:
+    def _watch(self, top: Folder, folder: str) -> WatchDescriptor:
         descriptor = top.open_folder(folder.rstrip("/"))
         try:
             # Not add_callback, which spells all that is watched out in a warning where this is watched already.
@@ -137,6 +137,22 @@ class WakingWatch(InotifyWatchGroup):
         path = os.path.join(self.path, os.fsencode(folder)).rstrip(b"/")
         self._active_callbacks_by_path[path] = watch.wd
         self._active_callbacks_by_watch[watch.wd] = path
+        return watch.wd
+
+    def _moved(self, wd: WatchDescriptor) -> None:
+        """Forget a folder that has left the inbox, with those below it, for the kernel grants only so many watches."""
+        path = self._active_callbacks_by_watch.get(wd)
+        if path in (None, self.path):
+            return
+        try:
+            with Folder(os.fsdecode(self.path)) as top:
+                if self._watch(top, self._below(path)) == wd:
+                    return  # it has another name now
+        except OSError:
+            pass  # nothing has its name
+        watched = self._active_callbacks_by_watch.items()
+        self._remove_callbacks([other for other, at in watched if at == path or at.startswith(path + b"/")])
+        self._add_all_callbacks(path)
 
     def _remove_watch_internally(self, wd: WatchDescriptor) -> None:
         """Forget a watch; watchdog's own raises where a folder has left and another one has come and gone by its name."""
@@ -160,7 +176,10 @@ class WakingWatch(InotifyWatchGroup):
 
     def on_event(self, event: InotifyEvent) -> None:
         folder = self._active_callbacks_by_watch.get(event.wd, self.path)
-        if event.is_directory:
+        if event.is_move_self:
+            with self._lock:
+                self._moved(event.wd)
+        elif event.is_directory:
             super().on_event(event)
             self.look(self._below(os.path.join(folder, event.name)))
         else:
@@ -178,4 +197,5 @@ WAKING = Mask(
     | InotifyConstants.IN_MOVED_TO
     | InotifyConstants.IN_CLOSE_WRITE
     | InotifyConstants.IN_DELETE_SELF
+    | InotifyConstants.IN_MOVE_SELF
 )

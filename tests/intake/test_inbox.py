@@ -289,17 +289,18 @@ def test_a_folder_that_is_renamed_again_and_again_is_watched(room: Room, recwarn
     assert (2, []) == (len(watch_of(room)._active_callbacks_by_path), list(recwarn))
 
 
-def test_a_folder_that_was_moved_away_ends_no_thread(room: Room, tmp_path: Path) -> None:
-    """Not even where another one has come and gone by its name before it is removed elsewhere."""
+def test_a_folder_that_was_moved_away_is_watched_no_longer(room: Room, tmp_path: Path) -> None:
+    """Nor what is below it: whoever moves folders out could use up all watches. Another one of its name is watched."""
     room.take()
-    (room.inbox / "a").mkdir()
-    wait_until(lambda: 2 == len(watch_of(room)._active_callbacks_by_watch), "it to be watched")
+    (room.inbox / "a" / "deep").mkdir(parents=True)
+    wait_until(lambda: 3 == len(watch_of(room)._active_callbacks_by_watch), "them to be watched")
     (room.inbox / "a").rename(tmp_path / "elsewhere")
     (room.inbox / "a").mkdir()
-    wait_until(lambda: 3 == len(watch_of(room)._active_callbacks_by_watch), "the other one to be watched")
+    wait_until(lambda: watches(room.inbox / "a") == 1, "the other one to be watched")
+    wait_until(lambda: not any(map(watches, (tmp_path / "elsewhere", tmp_path / "elsewhere/deep"))), "them to be forgotten")
+    assert 2 == len(watch_of(room)._active_callbacks_by_watch)
     (room.inbox / "a").rmdir()
-    (tmp_path / "elsewhere").rmdir()
-    wait_until(lambda: 1 == len(watch_of(room)._active_callbacks_by_watch), "both to be forgotten")
+    (tmp_path / "elsewhere" / "deep").rmdir()
     room.put("b.png")
     wait_until(lambda: room.taker.take(10), "events to come")
 
@@ -596,6 +597,7 @@ def test_what_watchdog_keeps_to_itself_is_as_we_know_it() -> None:
         InotifyWatchGroup.__dataclass_fields__
     )
     assert "_get_or_create_watch" in vars(InotifyFD)
+    assert {"_lock", "_remove_callbacks"} <= {*vars(InotifyWatchGroup), *InotifyWatchGroup.__dataclass_fields__}
     for name in ("on_thread_start", "build_and_queue_event"):
         assert name in vars(InotifyEmitter), name
         assert name in vars(WakingEmitter), name
