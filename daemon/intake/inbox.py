@@ -24,7 +24,6 @@ from daemon.files import RETRY_SECONDS, machine_fault, printable
 from daemon.folders import DEEPEST_FOLDER, Folder, rename
 from daemon.intake.claiming import (
     EVERYWHERE,
-    MOST_SWEEPING,
     BeingWritten,
     FolderClaimed,
     claim,
@@ -36,6 +35,7 @@ from daemon.intake.claiming import (
     strays,
     take_over,
 )
+from daemon.intake.sweeping import MOST_LISTED, Sweeps
 from daemon.intake.watch import Watch
 from daemon.telemetry.metrics import Metrics
 
@@ -71,8 +71,8 @@ class Inbox:
         self._changed: set[str] = set()  # where to look
         self.apply(settings)
         self._listing: deque[str] = deque()
-        self._swept = self._listed = time.monotonic()  # the last sweep, and the last one of everything
-        self._rest = 0.0  # seconds until everything is to be swept again
+        self._swept = time.monotonic()  # the last time
+        self._sweeps = Sweeps(lambda place: self._walk(self._inbox, place), self._known)
         self._complained: set[str] = set()
         self._kept_out_since: dict[str, float] = {}
         self._untidy = True  # there may be empty folders in work/
@@ -113,7 +113,8 @@ class Inbox:
 
     def _sweep_due_in(self) -> float:
         due = min(self._not_before.values(), default=float("inf"))
-        return max(0.0, min(due, self._listed + self._rest) - time.monotonic())
+        now = time.monotonic()
+        return min(max(0.0, due - now), self._sweeps.due_in(now))
 
     def take(self, limit: int) -> list[Drop]:
         """Claim up to `limit` files that are whole: those that a crash left in work/ first, then the inbox's.
@@ -147,7 +148,7 @@ class Inbox:
         """
         if not put_back(self._work, self._inbox, drop.name):
             return False
-        self._not_before[drop.name] = time.monotonic() + RETRY_SECONDS
+        self._try_again(drop.name, RETRY_SECONDS)
         self.release(drop.name)
         return True
 
@@ -155,6 +156,7 @@ class Inbox:
         """Say that a file has left work/, so that its name may be claimed anew. Any thread may call this."""
         self._in_flight.discard(name)
         if name in self._held_up:
+            self._held_up.discard(name)
             self.look(name.rpartition("/")[0])
 
     def answered(self, drops: list[Drop]) -> None:
@@ -185,30 +187,33 @@ class Inbox:
             self._work.renew()
             if self._untidy and not self._in_flight:
                 self._remove_empty_folders()
-            missed = not self._watch.renew(self._inbox.identity)
-            complete = missed or EVERYWHERE in changed or now >= self._listed + self._rest
-            names = {name for place in ([EVERYWHERE] if complete else changed) for name in self._walk(self._inbox, place)}
+            if not self._watch.renew(self._inbox.identity):
+                self._sweeps.begin_anew()
+            names, gone = self._sweeps.list(changed, self._settings.rescan_seconds)
         except OSError:
-            self._changed.add(EVERYWHERE)
+            self._sweeps.begin_anew()
             self._look = True  # as soon as somebody asks again
             raise
+        self._forget(gone)
         due = {name for name, moment in self._not_before.items() if moment <= now}
         for name in due:
             del self._not_before[name]
-        if complete:
-            self._listed = now
-            self._rest = max(self._settings.rescan_seconds, (time.monotonic() - now) / MOST_SWEEPING)
-            self._complained &= names
-            self._kept_out_since = {name: since for name, since in self._kept_out_since.items() if name in names}
-            self._not_before = {name: moment for name, moment in self._not_before.items() if name in names}
-            self._being_written &= self._not_before.keys()
-            self._held_up.clear()
         names = {name for name in names if not name.endswith("/")} | due
         self._held_up |= names & self._in_flight
         names -= self._in_flight | (self._not_before.keys() - self._being_written)
         self._listing.extend(sorted(names))
         for name in list(self._strays):
             self._give_back(name)
+
+    def _known(self) -> set[str]:
+        return self._complained | self._kept_out_since.keys() | self._not_before.keys()
+
+    def _forget(self, gone: set[str]) -> None:
+        self._complained -= gone
+        self._being_written -= gone
+        for name in gone:
+            self._kept_out_since.pop(name, None)
+            self._not_before.pop(name, None)
 
     def _walk(self, top: Folder, place: str) -> Iterator[str]:
         """The paths in a place; in work/, unlike in the inbox, nothing is ignored."""
@@ -230,8 +235,8 @@ class Inbox:
         except FileNotFoundError:
             return None  # it was taken away, or renamed
         except BeingWritten:
-            self._being_written.add(name)
-            self._not_before[name] = time.monotonic() + min(RETRY_SECONDS, self._settings.rescan_seconds)
+            if self._try_again(name, min(RETRY_SECONDS, self._settings.rescan_seconds)):
+                self._being_written.add(name)
             return None
         except FolderClaimed:
             self._give_back(name)  # the next sweep looks into it
@@ -240,15 +245,21 @@ class Inbox:
             if fault := machine_fault(error, Path(self._inbox.path), Path(self._work.path)):
                 if fault.errno == errno.EXDEV:
                     self._listing.clear()  # it is of a folder that may be another one at the next call
-                    self._changed.add(EVERYWHERE)
+                    self._sweeps.begin_anew()
                     self._look = True
                 raise fault from error
-            self._not_before[name] = time.monotonic() + self._settings.rescan_seconds
+            self._try_again(name, self._settings.rescan_seconds)
             self._kept_out(name, error, "cannot be moved to work/: {}; it stays in the inbox")
             return None
         self._in_flight.add(name)
         self._unanswered[name] = drop.received
         return drop
+
+    def _try_again(self, name: str, seconds: float) -> bool:
+        """Leave a name alone for so long; where that is noted of too many, until everything is swept again."""
+        if noted := len(self._not_before) < MOST_LISTED:
+            self._not_before[name] = time.monotonic() + seconds
+        return noted
 
     def _give_back(self, name: str) -> None:
         """Move a folder back that is not the daemon's: rename(2) moves folders too, and never onto what is in use."""
@@ -264,11 +275,11 @@ class Inbox:
         """Ask to be let in, again and again: tar gives a folder its mode when all is in it. Complain where it is in vain."""
         now = time.monotonic()
         patience = ASKING_SECONDS if error.errno == errno.EACCES and self._ask_to_open(now) else 0.0
-        if now - self._kept_out_since.setdefault(name, now) >= patience:
+        if len(self._kept_out_since) < MOST_LISTED and now - self._kept_out_since.setdefault(name, now) >= patience:
             self._complain(name, complaint.format(error.strerror))
 
     def _complain(self, name: str, text: str) -> None:
-        if name not in self._complained:
+        if name not in self._complained and len(self._complained) < MOST_LISTED:
             self._complained.add(name)
             self._metrics.intake_errors.labels("immovable").inc()
             log.warning("%s: %s", printable(name), text)

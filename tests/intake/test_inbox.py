@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyFD
 
 from daemon.config import InboxSettings
+from daemon.intake import inbox, sweeping
 from daemon.intake.inbox import Inbox
 from daemon.intake.watch import WakingEmitter, WakingWatch
 from daemon.telemetry.metrics import Metrics
@@ -121,6 +123,23 @@ def test_no_more_than_the_limit_is_claimed(room: Room) -> None:
     assert len(room.take(4)) == 4
     assert len(files_below(room.inbox)) == 6
     assert len(room.take(100)) == 6
+
+
+def test_more_names_than_are_listed_at_once_are_taken(enter: Callable[..., Room], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who drop can make more than memory holds; and what cannot be taken yet keeps no other waiting."""
+    for module in (inbox, sweeping):
+        monkeypatch.setattr(module, "MOST_LISTED", 3)
+    room = enter(rescan_seconds=0.1)
+    names = {f"{folder}/{number}.png" for folder in ("a", "b") for number in range(5)}
+    with ExitStack() as writers:
+        for name in sorted(names):
+            writers.enter_context(room.put(name).open("ab"))
+        names.add(room.put("c.png").name)
+        taken: set[str] = set()
+        wait_until(lambda: taken.update(drop.name for drop in room.taker.take(1)) or taken, "what nobody writes")
+        assert {"c.png"} == taken
+        assert room.taker.waiting() <= 3
+    wait_until(lambda: taken.update(drop.name for drop in room.taker.take(1)) or taken == names, "all of them")
 
 
 @pytest.mark.parametrize(
