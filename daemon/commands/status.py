@@ -10,13 +10,15 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 from daemon.config import PRESENCE, Settings
-from daemon.index.queries import DAY, Wanted, agreeing, as_dict, find
+from daemon.index.queries import DAY, Wanted, agreeing, as_dict, find, sample
 from daemon.index.schema import NoIndex, open_to_read
+from daemon.models.registry import Registry, RegistryError
 from daemon.telemetry.asking import read_status
+from daemon.telemetry.drift import drift_of_answers
 from daemon.telemetry.presence import who_runs
 
 LATEST = 5  # answers that are shown
-WINDOWS = (7, 30)  # days; how often people agreed in them
+WINDOWS = (7, 30)  # days; how often people agreed in them, and how far answers drifted
 Value = TypeVar("Value")
 
 
@@ -30,13 +32,14 @@ def print_status(settings: Settings, as_json: bool) -> int:
     status = read_status(settings.folder("work") / PRESENCE)
     if house := who_runs(settings.folder("logs") / PRESENCE):
         status |= {"house": house}
-    latest, labelled = latest_answers(settings), labelled_lately(settings, time.time())
+    now = time.time()
+    latest, labelled, drift = latest_answers(settings), labelled_lately(settings, now), drifted_lately(settings, now)
     if as_json:
-        print(json.dumps(status | {"latest": latest, "labelled": labelled}, indent=2))
+        print(json.dumps(status | {"latest": latest, "labelled": labelled, "drift": drift}, indent=2))
     elif not status["running"]:
         print("\n".join([f"not running on {settings.root}", *_house_lines(status)]))
     else:
-        print("\n".join([*_lines(status), *_labelled_lines(labelled), *_latest_lines(latest)]))
+        print("\n".join([*_lines(status), *_labelled_lines(labelled), *_drift_lines(drift), *_latest_lines(latest)]))
     return 0 if status.get("ready") else 1
 
 
@@ -49,6 +52,23 @@ def labelled_lately(settings: Settings, now: float) -> dict[str, dict[str, int]]
     """How many images people labelled in the last days, and how often the answer was right; nothing without an index."""
     counts = _ask(settings, lambda index: {days: agreeing(index, now - days * DAY) for days in WINDOWS}) or {}
     return {f"{days} days": {"labelled": labelled, "agree": agree} for days, (labelled, agree) in counts.items()}
+
+
+def drifted_lately(settings: Settings, now: float) -> dict[str, dict[str, float]]:
+    """How far the answers of the last days are from those to the validation data of the version that is current now.
+
+    Nothing without an index, or where nobody knows those.
+    """
+    try:
+        registry = Registry(settings.folder("models"))
+        reference = registry.manifest(registry.current_name() or "").reference
+    except (RegistryError, OSError):
+        return {}
+    if reference is None:
+        return {}
+    answers = _ask(settings, lambda index: {days: sample(index, now - days * DAY) for days in WINDOWS}) or {}
+    drift = {f"{days} days": drift_of_answers(reference.model_dump(), found) for days, found in answers.items()}
+    return {days: indices for days, indices in drift.items() if indices}
 
 
 def _ask(settings: Settings, question: Callable[[sqlite3.Connection], Value]) -> Value | None:
@@ -64,6 +84,14 @@ def _labelled_lines(labelled: dict[str, dict[str, int]]) -> list[str]:
         f"{n['agree'] / n['labelled']:.1%} of {n['labelled']} in {days}" for days, n in labelled.items() if n["labelled"]
     ]
     return [f"right     by people's labels: {', '.join(shares)}"] if shares else []
+
+
+def _drift_lines(drift: dict[str, dict[str, float]]) -> list[str]:
+    of = [
+        f"{', '.join(f'{feature} {index:.2f}' for feature, index in indices.items())} in {days}"
+        for days, indices in drift.items()
+    ]
+    return [f"drift     of answers (from 0.25 on other than at validation): {'; '.join(of)}"] if of else []
 
 
 def _latest_lines(latest: list[dict[str, Any]]) -> list[str]:

@@ -24,6 +24,8 @@ BLOCK = 4096  # bytes of a file system; a file takes whole ones, and its JSON on
 _BYTES = """
 SELECT sum((coalesce(size, 1) + ?1 - 1) / ?1 * ?1 + ?1), min(answered_at) FROM answers WHERE answered_at >= ?2
 """
+SAMPLED = 20_000  # answers; by chance, an index of ten bins is then 0.0005
+_SAMPLE = "SELECT digit, confidence FROM answers WHERE answered_at >= ? AND id % ? = 0 AND digit IS NOT NULL"
 _AGREEING = """
 SELECT count(*), coalesce(sum(agrees), 0) FROM (
     SELECT max(answered_at), CASE WHEN labels.digit IS NULL THEN coalesce(reason, '') IN ('not_a_digit', 'several_digits')
@@ -124,6 +126,18 @@ def agreeing(connection: sqlite3.Connection, since: float) -> tuple[int, int]:
     """
     labelled, agree = connection.execute(_AGREEING, (since,)).fetchone()
     return labelled, agree
+
+
+def sample(connection: sqlite3.Connection, since: float) -> list[tuple[int, float]]:
+    """Digit and confidence of answers since a moment: of all of them, or of some 20,000 evenly among them.
+
+    Args:
+        connection: of `open_to_read`.
+        since: in seconds since the epoch.
+
+    """
+    (count,) = connection.execute("SELECT count(*) FROM answers WHERE answered_at >= ?", (since,)).fetchone()
+    return [tuple(row) for row in connection.execute(_SAMPLE, (since, count // SAMPLED + 1))]
 
 
 COLUMNS = (

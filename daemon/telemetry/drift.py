@@ -7,6 +7,7 @@ of a sliding window: under 0.1 nothing of note, over 0.25 a different population
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,30 @@ def describe_reference(pixels: np.ndarray, probabilities: np.ndarray) -> dict[st
         "digits": _shares(digit, DIGIT_EDGES),
         "confidence": binned(confidence, np.array(CONFIDENCE_EDGES)),
         "ink": {"mean": mean, "share": share},
+    }
+
+
+def drift_of_answers(reference: dict[str, Any], answers: Sequence[tuple[int, float]]) -> dict[str, float]:
+    """The index of digits and confidences that were kept, without their images.
+
+    Args:
+        reference: of `describe_reference`.
+        answers: digit and confidence.
+
+    Returns:
+        By the first two of FEATURES; nothing for fewer than MINIMUM answers.
+
+    """
+    if len(answers) < MINIMUM:
+        return {}
+    digits, confidences = np.array(answers).T
+    parts = (
+        (reference["digits"], DIGIT_EDGES, digits),
+        (reference["confidence"]["shares"], np.array(reference["confidence"]["edges"]), confidences),
+    )
+    return {
+        name: population_stability_index(np.array(shares), _count(values, edges))
+        for name, (shares, edges, values) in zip(FEATURES, parts, strict=False)
     }
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,19 +13,21 @@ from pathlib import Path
 import pytest
 
 from daemon.config import PRESENCE, HttpSettings
+from daemon.index.writer import Index
 from daemon.telemetry.asking import read_status
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.presence import announce
 from tests.answering.test_hosts import why_no_host
 from tests.conftest import REPOSITORY, Daemon, Digits, Run, digitd
+from tests.index.answers import DAY, record
 
 
 def test_status_without_a_daemon_exits_with_1(run: Run, root: Path) -> None:
     """It says so, in words and in JSON."""
     assert (1, f"not running on {root}\n", "") == run("status")
     code, out, err = run("status", "--json")
-    assert (1, {"running": False, "latest": [], "labelled": {}}, "") == (code, json.loads(out), err)
+    assert (1, {"running": False, "latest": [], "labelled": {}, "drift": {}}, "") == (code, json.loads(out), err)
 
 
 def test_status_of_a_daemon(daemon: Daemon, digits: Digits) -> None:
@@ -111,3 +114,16 @@ def test_status_names_the_latest_answers(ask: Run) -> None:
     """The newest first, also while no daemon runs."""
     latest = json.loads(ask("status", "--json")[1])["latest"]
     assert [("=c.png", 7), ("größe.txt", None)] == [(answer["file"], answer["digit"]) for answer in latest[:2]]
+
+
+def test_status_says_how_far_answers_drifted_in_weeks(run: Run, root: Path) -> None:
+    """By the index, against the current version's validation data; also while no daemon runs."""
+    (root / "models/current.h5").symlink_to("v0001.h5")
+    index = Index(root / "index.sqlite", Metrics())
+    index.add([record(f"{number}.png", b"", time.time() - 20 * DAY, digit=number % 10) for number in range(500)])
+    index.add([record(f"late{number}.png", b"", time.time() - DAY, digit=1, confidence=0.6) for number in range(500)])
+    index.close()
+    drift = json.loads(run("status", "--json")[1])["drift"]
+    assert ["7 days", "30 days"] == list(drift)
+    assert drift["7 days"]["digit"] > drift["30 days"]["digit"] > 0.25
+    assert drift["7 days"]["confidence"] > drift["30 days"]["confidence"] > 0.25

@@ -2,9 +2,11 @@
 
 from contextlib import closing
 
+import pytest
+
 from daemon.config import Settings
 from daemon.index import queries
-from daemon.index.queries import DAY, agreeing, bytes_per_day, of_content
+from daemon.index.queries import DAY, agreeing, bytes_per_day, of_content, sample
 from daemon.index.schema import open_to_read
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
@@ -36,6 +38,19 @@ def test_the_pace_is_that_of_the_last_week(bare: Settings) -> None:
     index.close()
     with closing(open_to_read(bare.index)) as connection:
         assert 3 * 4096 == bytes_per_day(connection, NOON + 20 * DAY + 60)
+
+
+def test_a_sample_is_of_all_answers_or_evenly_among_them(bare: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since a moment; what was rejected has no digit, and is left out."""
+    index = Index(bare.index, Metrics())
+    index.add([record(f"{number}.png", b"", NOON + number, digit=number % 10, confidence=0.5) for number in range(100)])
+    index.add([record("x", b"x", NOON + 100, digit=None, outcome="rejected"), record("old.png", b"", NOON - 1)])
+    index.close()
+    with closing(open_to_read(bare.index)) as connection:
+        assert [(number % 10, 0.5) for number in range(100)] == sample(connection, NOON)
+        monkeypatch.setattr(queries, "SAMPLED", 9)
+        assert 8 <= len(sample(connection, NOON)) <= 9
+        assert [] == sample(connection, NOON + 100)
 
 
 def test_labels_are_counted_by_whether_the_latest_answer_agrees(bare: Settings) -> None:

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from daemon.telemetry.drift import FEATURES, MINIMUM, WINDOW, Drift, describe_reference, population_stability_index
+from daemon.telemetry.drift import (
+    FEATURES,
+    MINIMUM,
+    WINDOW,
+    Drift,
+    describe_reference,
+    drift_of_answers,
+    population_stability_index,
+)
 
 
 def images(n: int, seed: int, ink: float = 1.0) -> np.ndarray:
@@ -110,3 +118,13 @@ def test_the_index_is_the_textbook_one() -> None:
 def test_a_bin_that_the_reference_never_saw_gives_a_finite_index() -> None:
     """Empty bins on either side are no division by zero."""
     assert 1 < population_stability_index(np.array([1.0, 0.0]), np.array([0, 1000])) < 20
+
+
+def test_answers_that_were_kept_drift_as_they_did_when_they_were_given(reference: dict) -> None:
+    """By digit and confidence; of too few nothing is said."""
+    drift, probabilities = Drift(reference), answers(1000, 3, digits=3)
+    drift.add(images(1000, 3), probabilities)
+    kept = list(zip(probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist(), strict=True))
+    expected = {feature: pytest.approx(drift.psi(feature)) for feature in ("digit", "confidence")}
+    assert expected == drift_of_answers(reference, kept)
+    assert {} == drift_of_answers(reference, kept[: MINIMUM - 1])
