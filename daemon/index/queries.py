@@ -14,9 +14,9 @@ from daemon.files import printable
 from daemon.index.schema import JSON, ORIGINAL
 
 _BY_SHA256 = """
-SELECT answers.* FROM digests JOIN answers USING (id) WHERE digest = substr(?1, 1, 8) AND sha256 = ?1
+SELECT answers.* FROM digests JOIN answers USING (id) WHERE digest = substr(?1, 1, 8) AND substr(sha256, 1, ?2) = ?1
 UNION ALL
-SELECT * FROM answers WHERE id > (SELECT value FROM state WHERE key = 'settled') AND sha256 = ?1
+SELECT * FROM answers WHERE id > (SELECT value FROM state WHERE key = 'settled') AND substr(sha256, 1, ?2) = ?1
 """  # not ordered: SQLite would then go through all answers by their time
 DAY = 86400.0  # seconds
 WEEK = 7 * DAY
@@ -99,8 +99,8 @@ def find(
 
 
 def of_content(connection: sqlite3.Connection, sha256: bytes) -> list[sqlite3.Row]:
-    """All answers that these bytes were given, newest first."""
-    found = connection.execute(_BY_SHA256, (sha256,)).fetchall()
+    """All answers that these bytes were given, newest first; `sha256` may be its first 8 bytes or more."""
+    found = connection.execute(_BY_SHA256, (sha256, len(sha256))).fetchall()
     return sorted(found, key=lambda row: row["answered_at"], reverse=True)
 
 

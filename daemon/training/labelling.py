@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -35,23 +35,23 @@ class Labelled(NamedTuple):
 
 
 class Labelling:
-    """Labels images, many after one look at the labels that there are. For one thread.
+    """Labels images. For one thread.
 
     Args:
         corrections: the folder, made where it is missing.
         max_bytes: of an image.
+        known: where labels of an image may be, by its SHA-256 in hexadecimal; all that there are are looked at, once,
+            unless given.
 
     Raises:
         OSError: the folder cannot be used.
 
     """
 
-    def __init__(self, corrections: Path, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, corrections: Path, max_bytes: int, known: Callable[[str], Iterable[str]] | None = None) -> None:
+        self._max_bytes, self._known = max_bytes, known
         self._folder = Folder(corrections, make=True)
-        self._by_size: dict[int, list[str]] = {}
-        for name, status in list_corrections(self._folder):
-            self._by_size.setdefault(status.st_size, []).append(name)
+        self._by_size: dict[int, list[str]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -90,10 +90,8 @@ class Labelling:
             self._write(name, content)
         for other in others:
             self._folder.unlink(other)
-        self._by_size[len(content)] = [
-            *(known for known in self._by_size.get(len(content), ()) if known not in (name, *done.before)),
-            name,
-        ]
+        if done.is_new and self._by_size is not None:
+            self._by_size.setdefault(len(content), []).append(name)
         return done
 
     def take_back(self, done: Labelled) -> None:
@@ -114,10 +112,18 @@ class Labelling:
             self._folder.unlink(done.name)
 
     def _labels_of(self, content: bytes, sha256: str) -> Iterator[str]:
-        for name in self._by_size.get(len(content), ()):
+        for name in set(self._list(len(content)) if self._known is None else self._known(sha256)):
             with suppress(OSError):  # it cannot be read, or has gone
                 if read_label(self._folder, name, len(content))[1] == sha256:
                     yield name
+
+    def _list(self, size: int) -> Iterable[str]:
+        """The labels of so many bytes."""
+        if self._by_size is None:
+            self._by_size = {}
+            for name, status in list_corrections(self._folder):
+                self._by_size.setdefault(status.st_size, []).append(name)
+        return self._by_size.get(size, ())
 
     def _write(self, name: str, content: bytes) -> None:
         """Make a label appear whole, also where the power is cut."""

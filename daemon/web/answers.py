@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,18 +20,19 @@ from daemon.drops import with_ending
 from daemon.files import printable
 from daemon.folders import Folder
 from daemon.index.answers import parse
-from daemon.index.queries import Wanted
+from daemon.index.queries import Wanted, of_content
 from daemon.index.retention import Part, parts
 from daemon.training.corrections import NAMES
 
 MAX_JSON = 1 << 16  # bytes; ours are under 2,000
 FIRST_SLICE, LARGEST_SLICE = 2_000, 50_000  # answers that are looked through at once
-LOOK_SECONDS = 0.2  # how long answers are looked through before what was found is shown
+LOOK_SECONDS, COUNT_SECONDS = 0.15, 0.1  # how long answers are looked through before what was found is shown
 OUTCOMES = ("accepted", "review", "rejected", "corrected")
 REASONS = {"low_confidence": "not sure", "not_a_digit": "no digit?", "several_digits": "several digits?"}
 LARGEST_ID = 1 << 62  # SQLite takes no number of more than 63 bits
 PICTURES = ("blank", "animated")  # rejections that can be looked at
 END = (float("inf"), LARGEST_ID)  # behind the newest answer
+_HANDLE = re.compile(r"(\d{1,18})\.([0-9a-f]{16})?\.[0-9a-f]{8}", re.ASCII)
 
 _SLICE = """
 SELECT answered_at, id FROM answers
@@ -118,7 +121,7 @@ def look_back(index: sqlite3.Connection, wanted: Wanted, count: int, before: Pla
     condition, values = wanted.condition()
     rows: list[sqlite3.Row] = []
     place: Place | None = before
-    for bounds, place in _slices(index, wanted, before):  # noqa: B007 -- where it ended
+    for bounds, place in _slices(index, wanted, before, LOOK_SECONDS):  # noqa: B007 -- where it ended
         found = index.execute(f"{_FOUND.format('*', condition)} {_NEWEST}", values | bounds | {"limit": count - len(rows)})
         rows += found
         if len(rows) >= count:
@@ -130,16 +133,18 @@ def count_back(index: sqlite3.Connection, wanted: Wanted) -> tuple[int, bool]:
     """How many answers of a kind there are, or at least are, as far as could be looked back; and whether that is all."""
     condition, values = wanted.condition()
     count, place = 0, None
-    for bounds, place in _slices(index, wanted, END):  # noqa: B007 -- where it ended
+    for bounds, place in _slices(index, wanted, END, COUNT_SECONDS):  # noqa: B007 -- where it ended
         count += index.execute(_FOUND.format("count(*)", condition), values | bounds).fetchone()[0]
     return count, place is None
 
 
-def _slices(index: sqlite3.Connection, wanted: Wanted, before: Place) -> Iterator[tuple[dict[str, object], Place | None]]:
+def _slices(
+    index: sqlite3.Connection, wanted: Wanted, before: Place, seconds: float
+) -> Iterator[tuple[dict[str, object], Place | None]]:
     """Go back in time until it is over: the bounds of a slice, and where the next one begins; None behind the last."""
     since = wanted.since or 0.0
     place = min(before, (wanted.until, 0)) if wanted.until else before
-    length, deadline = FIRST_SLICE, time.monotonic() + LOOK_SECONDS
+    length, deadline = FIRST_SLICE, time.monotonic() + seconds
     while True:
         bounds: dict[str, object] = {"at": place[0], "id": place[1], "since": since}
         last = index.execute(_SLICE, bounds | {"further": length - 1}).fetchone()
@@ -160,12 +165,22 @@ def as_place(text: str) -> Place:
     return place if place[1] < LARGEST_ID else END
 
 
-def read(index: sqlite3.Connection, id_: int) -> sqlite3.Row | None:
-    """One answer; None where there is none of that number."""
-    if id_ >= LARGEST_ID:
+def handle(row: sqlite3.Row) -> str:
+    """What a page calls an answer: its number, which finds it at once, and what finds it in an index that was made anew."""
+    digest = row["sha256"].hex()[:16] if row["sha256"] else ""
+    return f"{row['id']}.{digest}.{zlib.crc32(os.fsencode(row['name'])):08x}"
+
+
+def read(index: sqlite3.Connection, called: str) -> sqlite3.Row | None:
+    """One answer, by its handle: of the same content and name, the newest; None where there is none."""
+    parsed = _HANDLE.fullmatch(called)
+    if parsed is None:
         return None
-    row: sqlite3.Row | None = index.execute("SELECT * FROM answers WHERE id = ?", (id_,)).fetchone()
-    return row
+    row: sqlite3.Row | None = index.execute("SELECT * FROM answers WHERE id = ?", (int(parsed[1]),)).fetchone()
+    if row is not None and handle(row) == called:
+        return row
+    same = of_content(index, bytes.fromhex(parsed[2])) if parsed[2] else []
+    return next((row for row in same if handle(row).partition(".")[2] == called.partition(".")[2]), None)
 
 
 def shown(settings: Settings, index: sqlite3.Connection, rows: list[sqlite3.Row]) -> list[dict[str, Any]]:
@@ -176,11 +191,11 @@ def shown(settings: Settings, index: sqlite3.Connection, rows: list[sqlite3.Row]
 
 def _shown(settings: Settings, row: sqlite3.Row, label: str | None) -> dict[str, Any]:
     original, json = parts(row)
-    sha256 = row["sha256"].hex() if row["sha256"] else None
     name = printable(os.fsdecode(row["name"]))
     is_there, is_picture = not row["gone"] & original.bit, row["outcome"] != "rejected" or row["reason"] in PICTURES
     answer = {
         "id": row["id"],
+        "handle": handle(row),
         "name": name,
         "digit": row["digit"],
         "confidence": row["confidence"],
@@ -190,8 +205,7 @@ def _shown(settings: Settings, row: sqlite3.Row, label: str | None) -> dict[str,
         "at": row["answered_at"],
         "iso": timestamp(row["answered_at"]),
         "label": label.partition("/")[0] if label else None,
-        "sha256": sha256,
-        "picture": f"/picture/{row['id']}/{sha256[:8]}" if sha256 and is_there and is_picture else None,
+        "picture": f"/picture/{handle(row)}" if row["sha256"] and is_there and is_picture else None,
         "archive": row["archive"],
         "gone": not is_there,
         "detail": "",
@@ -221,25 +235,37 @@ def label_names(settings: Settings, index: sqlite3.Connection, rows: list[sqlite
 
     The folder is the truth, and it is not listed: a label is where the index says, or where `digitd correct` puts it.
     """
+    looked_at: dict[str, bool] = {}  # sub-folders, and whether they are there: most are not
     try:
         with Folder(settings.folder("corrections")) as folder:
-            return [next(_existing(folder, index, row), None) for row in rows]
+            return [next(_existing(folder, looked_at, index, row), None) for row in rows]
     except OSError:
         return [None] * len(rows)
 
 
-def _existing(folder: Folder, index: sqlite3.Connection, row: sqlite3.Row) -> Iterator[str]:
+def label_places(index: sqlite3.Connection, row: sqlite3.Row) -> Iterator[str]:
+    """Where a label of an answer's image may be: where the index says, and where `digitd correct` puts it."""
+    known = index.execute("SELECT file FROM labels WHERE sha256 = ?", (row["sha256"],)).fetchone()
+    if known and known[0]:
+        yield os.fsdecode(known[0])
+    original = parts(row)[0].path
+    for tag in (f"~{row['sha256'].hex()[:8]}", ""):
+        tagged = with_ending(original, tag, "")
+        yield from (f"{name}/{tagged}" for name in NAMES)
+
+
+def _existing(folder: Folder, looked_at: dict[str, bool], index: sqlite3.Connection, row: sqlite3.Row) -> Iterator[str]:
     if row["sha256"] is None or row["size"] is None:
         return
-    known = index.execute("SELECT file FROM labels WHERE sha256 = ?", (row["sha256"],)).fetchone()
-    original = parts(row)[0].path
-    places = [os.fsdecode(known[0])] if known and known[0] else []
-    places += [with_ending(f"{name}/{original}", tag, "") for tag in (f"~{row['sha256'].hex()[:8]}", "") for name in NAMES]
-    for place in places:
+    for place in label_places(index, row):
+        parent = place.rpartition("/")[0]
         with suppress(OSError):
-            status = folder.status(place)
-            if stat.S_ISREG(status.st_mode) and status.st_size == row["size"]:
-                yield place
+            if parent not in looked_at:
+                looked_at[parent] = folder.holds(parent)
+            if looked_at[parent]:
+                status = folder.status(place)
+                if stat.S_ISREG(status.st_mode) and status.st_size == row["size"]:
+                    yield place
 
 
 def versions(index: sqlite3.Connection) -> list[str]:

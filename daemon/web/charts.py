@@ -157,7 +157,7 @@ def band(spans: list[Span], now: float, width: int) -> Band:
         start, end = x(span.began), x(span.ended or now)
         drawn.parts.append((span, start, max(1.0, round(end - start, 1)), number % 2))
     days = whole / 86400
-    form = "%H:%M" if days < 1 else "%d %b" if days < 300 else "%b %Y"
+    form = "%H:%M:%S" if days < 0.02 else "%H:%M" if days < 1 else "%d %b" if days < 300 else "%b %Y"
     marks = width // 120
     for step in range(1, marks):
         moment = began + whole * step / marks

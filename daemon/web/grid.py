@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from daemon.index.schema import NoIndex
-from daemon.web.answers import read, shown
+from daemon.web.answers import shown
 from daemon.web.site import Site, query
 
 ON_A_PAGE = 60
@@ -21,6 +21,7 @@ WHERE digit = :digit AND (confidence > :confidence OR confidence = :confidence A
     AND sha256 NOT IN (SELECT sha256 FROM labels)
 ORDER BY confidence, id LIMIT :limit
 """
+_CHOSEN = "SELECT * FROM answers WHERE id IN ({}) ORDER BY confidence, id"
 
 
 def routes(site: Site) -> list[Route]:
@@ -39,7 +40,7 @@ def routes(site: Site) -> list[Route]:
             pass  # it is among the notices
         except sqlite3.Error as error:
             notices.append(f"The index cannot be read ({error}): `digitd index --rebuild` makes it anew.")
-        wrong = ",".join(text for text in values.get("wrong", "").split(",") if text.isdecimal())
+        wrong = values.get("wrong", "")
         return site.page(
             request,
             "grid.html",
@@ -64,7 +65,8 @@ def _least_certain(site: Site, index: sqlite3.Connection, digit: int, after: str
     found = index.execute(_LEAST_CERTAIN, bounds | {"limit": LOOKED_AT}).fetchall()
     answers: list[dict[str, Any]] = []
     for start in range(0, len(found), ON_A_PAGE):
-        rows = [row for id_, _ in found[start : start + ON_A_PAGE] if (row := read(index, id_)) is not None]
+        chosen = ",".join(str(id_) for id_, _ in found[start : start + ON_A_PAGE])
+        rows = index.execute(_CHOSEN.format(chosen)).fetchall()
         for answer in shown(site.settings, index, rows):
             if not answer["label"] and answer["picture"]:
                 answers.append(answer)

@@ -6,6 +6,8 @@ import asyncio
 import secrets
 import sqlite3
 from collections import OrderedDict
+from collections.abc import Iterator
+from functools import partial
 from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
@@ -15,6 +17,7 @@ from starlette.routing import Route
 
 from daemon.files import printable
 from daemon.folders import Folder
+from daemon.index.queries import of_content
 from daemon.index.retention import parts
 from daemon.index.schema import NoIndex
 from daemon.reading.content import InvalidImage
@@ -25,6 +28,7 @@ from daemon.web.site import Site, query
 
 MOST_UNDONE = 1000  # steps that can be taken back, of all who label here
 MOST_AT_ONCE = 500  # answers in one form
+MOST_NAMES = 100  # of one image, that are looked for among the labels
 
 Step = list[Labelled]
 
@@ -38,8 +42,8 @@ def routes(site: Site) -> list[Route]:
         meant, name = form.get("answer", []), form.get("label", [""])[-1]
         if name not in NAMES or not 0 < len(meant) <= MOST_AT_ONCE:
             raise HTTPException(400, f"Expected answers and what they show ({', '.join(NAMES)}). Received: {name!r}.")
-        wrong = {number for number in form.get("wrong", []) if number.isdecimal()}  # of the grid: these are not meant
-        meant = [answer for answer in meant if answer.partition(".")[0] not in wrong]
+        wrong = [answer for answer in meant if answer in form.get("wrong", [])]  # of the grid: these are not meant
+        meant = [answer for answer in meant if answer not in wrong]
         step, failed = await asyncio.to_thread(_label, site, meant, name)
         key = secrets.token_urlsafe(9)
         if step:
@@ -47,7 +51,7 @@ def routes(site: Site) -> list[Route]:
             while len(steps) > MOST_UNDONE:
                 steps.popitem(last=False)
         said = f"{len(step)} labelled {_words(name)}." if len(step) != 1 else f"Labelled {_words(name)}."
-        return _done(request, form, said if step else "", failed, undo=key if step else "", wrong=",".join(sorted(wrong)))
+        return _done(request, form, said if step else "", failed, undo=key if step else "", wrong=",".join(wrong))
 
     async def undo(request: Request) -> Response:
         form = parse_qs((await request.body()).decode("ascii", "replace"))
@@ -79,7 +83,7 @@ def _done(
 
 
 def _label(site: Site, meant: list[str], name: str) -> tuple[Step, list[str]]:
-    """Label answers, each named by its number and the first 8 of its digest.
+    """Label answers, each by its handle.
 
     Returns:
         What was done, and a sentence for each that could not be labelled.
@@ -90,12 +94,12 @@ def _label(site: Site, meant: list[str], name: str) -> tuple[Step, list[str]]:
         with (
             site.writing,
             site.index() as index,
-            Labelling(settings.folder("corrections"), settings.inbox.max_bytes) as labels,
+            Labelling(settings.folder("corrections"), settings.inbox.max_bytes, partial(_places, index)) as labels,
         ):
             for answer in meant:
-                row = _row(index, answer)
-                if row is None:
-                    failed.append("An answer has gone from the index: load the page again.")
+                row = answers.read(index, answer)
+                if row is None or row["sha256"] is None:
+                    failed.append("An answer is not in the index any more: it was deleted, or is found again in a while.")
                     continue
                 original = parts(row)[0]
                 if row["gone"] & original.bit:
@@ -112,10 +116,10 @@ def _label(site: Site, meant: list[str], name: str) -> tuple[Step, list[str]]:
     return step, failed
 
 
-def _row(index: sqlite3.Connection, answer: str) -> sqlite3.Row | None:
-    id_, _, tag = answer.partition(".")
-    row = answers.read(index, int(id_)) if id_.isdecimal() and len(id_) < 19 else None
-    return row if row is not None and row["sha256"] and row["sha256"].hex()[:8] == tag else None
+def _places(index: sqlite3.Connection, sha256: str) -> Iterator[str]:
+    """Where labels of an image may be, under whichever names it was dropped; no folder is listed for it."""
+    for row in of_content(index, bytes.fromhex(sha256))[:MOST_NAMES]:
+        yield from answers.label_places(index, row)
 
 
 def _take_back(site: Site, step: Step) -> list[str]:

@@ -51,6 +51,7 @@ def routes(site: Site) -> list[Route]:
             next=_address(filters, found.next) if found and found.next else None,
             looked_back_to=found.looked_back_to if found else None,
             newest=newest,
+            now=time.time(),
             is_first=before == END,
             notices=notices,
         )
@@ -59,7 +60,7 @@ def routes(site: Site) -> list[Route]:
         last = request.headers.get("last-event-id") or request.query_params.get("after", "0")
         after = int(last) if last.isdecimal() and len(last) < 20 else 0
         return StreamingResponse(
-            _events(site, Filters.of(request.query_params), after),
+            _events(site, Filters.of(request.query_params), after, _seconds(request.query_params.get("since", ""))),
             media_type="text/event-stream",
             headers={"x-accel-buffering": "no"},
         )
@@ -67,9 +68,17 @@ def routes(site: Site) -> list[Route]:
     return [Route("/", live), Route("/news", news)]
 
 
-async def _events(site: Site, filters: Filters, after: int) -> AsyncIterator[str]:
+def _seconds(text: str) -> float:
+    """When the page was made, as its address says it; now where it does not."""
+    try:
+        return float(text)
+    except ValueError:
+        return time.time()
+
+
+async def _events(site: Site, filters: Filters, after: int, since: float) -> AsyncIterator[str]:
     """Server-sent events: rows of the list. Their id is the newest answer's, after which a browser that comes back asks."""
-    began = time.time() - LATE_SECONDS
+    began = since - LATE_SECONDS
     quiet = time.monotonic()
     yield "retry: 2000\n\n"
     while not site.is_stopping():

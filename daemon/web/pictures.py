@@ -10,9 +10,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from daemon.config import Settings
@@ -108,32 +107,35 @@ class Pictures:
 
 
 def routes(site: Site) -> list[Route]:
-    """/picture/<id>/<first 8 of the sha256>/<kind>.png."""
+    """/picture/<what a page calls the answer>/<kind>.png."""
 
     async def picture(request: Request) -> Response:
-        kind, tag = request.path_params["kind"], request.path_params["tag"]
-        if kind not in (*SIDES, "seen"):
-            raise HTTPException(404)
+        kind = request.path_params["kind"]
         try:
-            row = await asyncio.to_thread(_read, site, request.path_params["id"])
+            row = await asyncio.to_thread(_read, site, request.path_params["called"])
         except NoIndex as error:
-            raise HTTPException(404, str(error)) from error
-        if row is None or row["sha256"] is None or row["sha256"].hex()[:8] != tag:
-            raise HTTPException(404, "There is no such answer any more.")
+            return _none(str(error))
+        if row is None or row["sha256"] is None or kind not in (*SIDES, "seen"):
+            return _none("There is no such answer.")
         original = parts(row)[0]
         try:
             content = await site.pictures.make(original.key, original.path, row["sha256"].hex(), kind)
         except InvalidImage as error:
-            raise HTTPException(404, error.detail) from error
-        except OSError as error:
-            raise HTTPException(404, "The image is not in its folder any more.") from error
+            return _none(error.detail)
+        except OSError:
+            return _none("The image is not in its folder any more.")
         return Response(
             content, media_type="image/png", headers={"cache-control": f"private, max-age={KEEP_SECONDS}, immutable"}
         )
 
-    return [Route("/picture/{id:int}/{tag}/{kind}.png", picture)]
+    return [Route("/picture/{called}/{kind}.png", picture)]
 
 
-def _read(site: Site, id_: int) -> sqlite3.Row | None:
+def _none(why: str) -> Response:
+    """No page, for sixty of them may be asked for at once."""
+    return PlainTextResponse(why, 404)
+
+
+def _read(site: Site, called: str) -> sqlite3.Row | None:
     with site.index() as index:
-        return answers.read(index, id_)
+        return answers.read(index, called)

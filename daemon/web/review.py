@@ -69,24 +69,22 @@ def _filters(values: Mapping[str, str]) -> Filters:
 def _ahead(settings: Settings, index: sqlite3.Connection, values: Mapping[str, str]) -> tuple[list[Case], str | None]:
     """What is to be looked at now and next, and the address behind that; None where there is nothing more."""
     if "id" in values:
-        numbers = [int(text) for text in values["id"].split(",")[:MOST_CHOSEN] if text.isdecimal() and len(text) < 19]
-        rows = [row for number in numbers[:AHEAD] if (row := read(index, number)) is not None]
-        behind = [",".join(map(str, numbers[place:])) for place in range(1, len(rows) + 1)]
-        return (
-            [_case(settings, index, row, {"id": ids} if ids else {}) for row, ids in zip(rows, behind, strict=True)],
-            query({"id": behind[-1]}) if behind and behind[-1] else None,
-        )
+        called = values["id"].split(",")[:MOST_CHOSEN]
+        found = [(row, ",".join(called[place:])) for place, one in enumerate(called[:AHEAD], 1) if (row := read(index, one))]
+        cases = [_case(settings, index, row, {"id": behind} if behind else {}) for row, behind in found]
+        further = ",".join(called[AHEAD:])
+        return cases, query({"id": further}) if further else None
     filters = _filters(values)
-    found = look_back(index, filters.wanted, LOOKED_AT, as_place(values.get("before", "")))
-    answers = shown(settings, index, found.rows)
+    seen = look_back(index, filters.wanted, LOOKED_AT, as_place(values.get("before", "")))
+    answers = shown(settings, index, seen.rows)
     cases = []
-    for row, answer in zip(found.rows, answers, strict=True):
+    for row, answer in zip(seen.rows, answers, strict=True):
         place = vars(filters) | {"before": f"{row['answered_at']},{row['id']}"}
         if not answer["label"] or filters.outcome == "corrected":
             cases.append(_case(settings, index, row, place))
             if len(cases) == AHEAD:
                 return cases, query(place)
-    next_ = found.next and vars(filters) | {"before": f"{found.next[0]},{found.next[1]}"}
+    next_ = seen.next and vars(filters) | {"before": f"{seen.next[0]},{seen.next[1]}"}
     return cases, query(next_) if next_ else None
 
 

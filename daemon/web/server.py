@@ -79,7 +79,6 @@ def serve(settings: Settings, host: str, port: int, token_file: Path | None, url
         signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again once it has ended: then it is done
         signal.signal(signal.SIGINT, lambda *_: None)
         os.environ["PYTHONWARNINGS"] = "ignore"  # of multiprocessing's tracker, which says that it cleans up behind us
-        threading.Thread(target=site.pictures.start, daemon=True).start()  # its processes are there before they are asked
         _Server(config, stopping).run([listener])
         with site.writing:  # a label is written whole
             os._exit(0)  # the decoders end with this process; to end them one by one would take seconds where much is done

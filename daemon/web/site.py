@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -21,6 +25,7 @@ from daemon.index.schema import NoIndex, get_state, open_to_read
 from daemon.telemetry.presence import who_runs
 from daemon.web.pictures import Pictures
 
+STATIC = Path(__file__).parent / "static"
 VIEWS = (("/", "Live"), ("/review", "Review"), ("/grid", "Grid"), ("/models", "Models"), ("/status", "Status"))
 
 
@@ -29,8 +34,11 @@ def make_templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("daemon.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"moment": moment, "percent": percent, "share": share, "day": day, "query": query}
+    filters = (moment, percent, share, day, query, with_code)
+    environment.filters |= {function.__name__: function for function in filters}
     environment.globals["vars_of"] = vars
+    content = b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))
+    environment.globals["static"] = f"{zlib.crc32(content):08x}"
     return environment
 
 
@@ -56,7 +64,7 @@ class Site:
     def may_label(self) -> bool:
         """Whether this process may write labels."""
         folder = self.settings.folder("corrections")
-        while not folder.exists():
+        while not os.access(folder, os.F_OK) and folder != folder.parent:
             folder = folder.parent
         return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
@@ -108,6 +116,11 @@ class Site:
             yield connection
         finally:
             connection.close()
+
+
+def with_code(text: str) -> Markup:
+    """What stands between backquotes as code."""
+    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 -- escaped before
 
 
 def moment(seconds: float) -> str:

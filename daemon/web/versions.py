@@ -21,6 +21,7 @@ from daemon.web.charts import Chart, Span, chart
 
 ENDS = (*VERDICTS, "failed", "stopped", "overtaken")  # the events with which a training is over
 QUIET_SECONDS = 1800.0  # without an epoch, a training that no daemon knows of was killed
+MOST_LOOKED_AT = 1000  # labels: what people take back, they take back soon
 MOST_HISTORY = 1 << 20  # bytes; 12 epochs are 1,000
 VERDICT_WORDS = {"promoted": "promoted", "refused": "refused", "insufficient_evidence": "not enough evidence"}
 Line = dict[str, Any]
@@ -127,13 +128,12 @@ def running(settings: Settings, lines: Sequence[Line], in_progress: bool, now: f
 
 
 def waiting_corrections(settings: Settings, index: sqlite3.Connection) -> int:
-    """How many labels no training has looked at, of those whose file is still there."""
+    """How many labels no training has looked at; of the newest, those whose file is still there."""
     learnt, corrections = read_learnt(settings), settings.folder("corrections")
-    waiting = 0
-    for sha256, digit, file in index.execute("SELECT sha256, digit, file FROM labels"):
-        if (NO_DIGIT if digit is None else digit, sha256.hex()) not in learnt:
-            waiting += (corrections / os.fsdecode(file)).is_file()
-    return waiting
+    found = index.execute("SELECT sha256, digit, file FROM labels ORDER BY noticed_at DESC")
+    waiting = [file for sha, digit, file in found if (NO_DIGIT if digit is None else digit, sha.hex()) not in learnt]
+    gone = sum(not (corrections / os.fsdecode(file)).is_file() for file in waiting[:MOST_LOOKED_AT])
+    return len(waiting) - gone
 
 
 def logs_of(settings: Settings, version: str) -> Path:

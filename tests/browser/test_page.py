@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -73,6 +74,35 @@ def test_the_grid_confirms_all_but_what_was_clicked(open_browser: Open, web: Web
     page.keyboard.press("u")
     expect(page.locator(".done")).to_have_count(0)
     assert not sevens & web.labels()
+
+
+def test_haste_is_no_second_answer(open_browser: Open, web: Web) -> None:
+    """A double click and a key that is held are one label, which one u takes back; in the grid likewise."""
+    page = open_browser("/review?outcome=accepted&digit=2")
+    before = web.labels()
+    case = page.locator("#cases article:not([hidden])")
+    for press in (
+        lambda: case.locator("button[value='4']").dblclick(),
+        lambda: (page.keyboard.down("4"), page.keyboard.down("4"), page.keyboard.up("4")),
+    ):
+        name = case.get_attribute("data-name")
+        press()
+        wait_for_labels(web, {f"4/{name}"})
+        page.keyboard.press("u")
+        expect(case).to_have_attribute("data-name", name or "")
+        wait_until(lambda: web.labels() == before, "one undo to be enough")
+    page.goto(f"{web.origin}/grid?digit=7")
+    for press in (
+        lambda: page.locator("button.main").dblclick(),
+        lambda: page.evaluate("for (const _ of 'ab') dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter'}))"),
+    ):
+        page.goto(f"{web.origin}/grid?digit=7")
+        press()
+        expect(page.locator(".done")).to_contain_text("labelled 7")
+        assert len(web.labels() - before) == 60
+        page.evaluate("for (const _ of 'ab') dispatchEvent(new KeyboardEvent('keydown', {key: 'u'}))")
+        expect(page.locator(".done")).to_have_count(0)
+        assert web.labels() == before
 
 
 def test_promote_and_roll_back(open_browser: Open, web: Web, daemon: Daemon) -> None:
@@ -192,18 +222,18 @@ def test_it_works_without_javascript(open_browser: Open, web: Web) -> None:
 
 
 def grave(axe: Axe, page: Page, **options: Any) -> list[str]:
-    """What an accessibility checker finds serious or worse."""
+    """What an accessibility checker finds worse than minor."""
     found = axe.run(page, options={"resultTypes": ["violations"], "preload": False, **options}).response["violations"]
     return [
         f"{problem['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
         for problem in found
         for node in problem["nodes"]
-        if problem["impact"] in ("serious", "critical")
+        if problem["impact"] != "minor"
     ]
 
 
 def test_nothing_is_in_the_way_of_anybody(open_browser: Open, web: Web) -> None:
-    """axe-core finds nothing serious on any view; in the dark it looks at the colours again."""
+    """axe-core finds nothing but what is minor on any view; in the dark it looks at the colours again."""
     page, axe = open_browser(color_scheme="light"), Axe()
     for view in VIEWS:
         page.goto(web.origin + view)
@@ -213,9 +243,15 @@ def test_nothing_is_in_the_way_of_anybody(open_browser: Open, web: Web) -> None:
         page.emulate_media(color_scheme="light")
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has spent."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @in_full
 def test_a_million_answers_are_no_more_than_sixty(chromium: Browser, tmp_path: Path) -> None:
-    """The first page takes under 1 s, and a filter under 0.3 s."""
+    """The server takes 0.1 s of CPU for the first page, 0.3 s for a filter; on a quiet machine that is the time, too."""
     settings = bare_settings(tmp_path / "root")
     with closing(open_to_write(settings.index, 1.0)) as index:
         index.execute("BEGIN")
@@ -234,13 +270,18 @@ def test_a_million_answers_are_no_more_than_sixty(chromium: Browser, tmp_path: P
         with closing(chromium.new_context()) as context:
             page = context.new_page()
             page.goto(web.address)
-            for view, limit in (("/", 1.0), ("/?outcome=review", 0.3), ("/?digit=7", 0.3), ("/?name=99999", 0.3)):
-                began = time.monotonic()
-                page.goto(web.origin + view, wait_until="commit")
-                took = time.monotonic() - began
-                print(f"{view}: {took:.3f} s")
-                assert page.locator(".answer").count() > 0
-                assert took < limit
+            views = (("/", 0.1), ("/?outcome=review", 0.3), ("/?digit=7", 0.3), ("/?name=99999", 0.3), ("/review", 0.3))
+            for view, limit in views:
+                times = []
+                for address in ("/static/icon.svg", view) * 3:
+                    began, spent = time.monotonic(), cpu_seconds(web.process.pid)
+                    page.goto(web.origin + address, wait_until="commit")
+                    times.append((time.monotonic() - began, cpu_seconds(web.process.pid) - spent))
+                bare, took = (statistics.median(seconds for seconds, _ in times[place::2]) for place in (0, 1))
+                cpu = statistics.median(seconds for _, seconds in times[1::2])
+                print(f"{view}: {took:.3f} s, of which CPU {cpu:.2f}; a bare page {bare:.3f} s")
+                assert page.locator(".answer, article.case").count() > 0
+                assert cpu <= limit
     finally:
         web.process.terminate()
         web.process.communicate(timeout=30)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -14,6 +13,7 @@ from daemon.config import Settings
 from daemon.index.filling import fill
 from daemon.index.schema import open_to_read
 from daemon.web.access import Access
+from daemon.web.answers import handle
 from daemon.web.application import make_application
 from daemon.web.pictures import Pictures
 from daemon.web.site import Site
@@ -79,8 +79,7 @@ def browser(open_page: Callable[..., TestClient]) -> TestClient:
     return client
 
 
-def number(settings: Settings, name: str) -> tuple[int, str]:
-    """An answer's number in the index, and the first 8 of its digest."""
+def handle_of(settings: Settings, name: str) -> str:
+    """What pages call an answer."""
     with closing(open_to_read(settings.index)) as index:
-        row: Any = index.execute("SELECT id, sha256 FROM answers WHERE name = ?", (name,)).fetchone()
-    return row["id"], row["sha256"].hex()[:8]
+        return handle(index.execute("SELECT * FROM answers WHERE name = ?", (name,)).fetchone())

@@ -1,5 +1,6 @@
 """access.py: who may ask."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,19 @@ def test_a_link_in_a_mail_works(open_page: Open) -> None:
     assert stranger.get("/?digit=7", headers={"sec-fetch-site": "same-origin"}).status_code == 401
 
 
+def test_two_pages_on_one_host_know_each_other_not(site: Site) -> None:
+    """Cookies know no ports: who was let in by one is let in still when the other has let him in."""
+    ports = {9788: TOKEN, 9789: "u" * 43}
+    pages = {port: Access(token, (f"http://127.0.0.1:{port}",)) for port, token in ports.items()}
+    with TestClient(make_application(site, pages[9788]), base_url="http://127.0.0.1:9788") as first:
+        with TestClient(make_application(site, pages[9789]), base_url="http://127.0.0.1:9789") as second:
+            first.get("/", params={"token": ports[9788]})
+            second.cookies.update(first.cookies)
+            second.get("/", params={"token": ports[9789]})
+            first.cookies.update(second.cookies)
+            assert (first.get("/").status_code, second.get("/").status_code) == (200, 200)
+
+
 def test_a_redirect_stays_here(open_page: Open) -> None:
     """Whatever the path looks like."""
     answer = open_page().get(f"{ORIGIN}//evil.example/?token={TOKEN}")
@@ -68,14 +82,18 @@ def test_a_redirect_stays_here(open_page: Open) -> None:
 
 
 def test_every_answer_forbids(browser: TestClient, open_page: Open) -> None:
-    """Scripts of others, frames, guesses at what a file is; pages are not kept."""
+    """Scripts of others, frames, guesses at what a file is; pages are not kept, what their look is made of is."""
     for answer in (browser.get("/"), browser.get("/nothing"), open_page().get("/"), browser.get("/static/script.js")):
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none';")
         assert "unsafe" not in policy
         assert "frame-ancestors 'none'" in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert browser.get("/").headers["cache-control"] == "no-store"
+    page = browser.get("/")
+    assert page.headers["cache-control"] == "no-store"
+    script = re.search(r'src="(/static/script.js\?\w+)"', page.text)
+    assert script is not None
+    assert "immutable" in browser.get(script[1]).headers["cache-control"]
 
 
 def test_an_invitation_is_good_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ from starlette.testclient import TestClient
 
 from daemon.commands.correct import correct
 from daemon.config import Settings
+from daemon.index.filling import fill
+from daemon.index.schema import remove
 from daemon.web.pictures import Pictures
 from daemon.web.site import Site
 from tests.conftest import as_ordinary_user, files_below
+from tests.index.answers import DAY, NOON, answer
 from tests.index.conftest import bare_settings
-from tests.web.conftest import number
+from tests.web.conftest import handle_of
 
 
 def cases(text: str) -> list[str]:
@@ -24,8 +28,12 @@ def cases(text: str) -> list[str]:
 
 def label(browser: TestClient, settings: Settings, name: str, digit: str) -> Any:
     """What the page answers to a label."""
-    id_, tag = number(settings, name)
-    return browser.post("/label", data={"answer": f"{id_}.{tag}", "label": digit}, headers={"accept": "application/json"})
+    return say(browser, handle_of(settings, name), digit)
+
+
+def say(browser: TestClient, answer: str, digit: str) -> Any:
+    """The same, of an answer's handle."""
+    return browser.post("/label", data={"answer": answer, "label": digit}, headers={"accept": "application/json"})
 
 
 def test_a_label_is_what_digitd_correct_writes(browser: TestClient, settings: Settings) -> None:
@@ -87,29 +95,66 @@ def test_a_form_leads_to_the_next(browser: TestClient) -> None:
 
 def test_the_grid_confirms_all_but_the_wrong_ones(browser: TestClient, settings: Settings) -> None:
     """With one form, which one step undoes; the wrong ones are a link to the review."""
-    ids = [number(settings, name) for name in ("a.png", '"><img src=x onerror=alert(1)>.png')]
-    form = {"answer": [f"{id_}.{tag}" for id_, tag in ids], "label": "7", "wrong": str(ids[1][0]), "back": "/grid?digit=7"}
+    right, wrong = (handle_of(settings, name) for name in ("a.png", '"><img src=x onerror=alert(1)>.png'))
+    form = {"answer": [right, wrong], "label": "7", "wrong": wrong, "back": "/grid?digit=7"}
     answer = browser.post("/label", data=form)
     assert files_below(settings.folder("corrections")) == {"7/a.png"}
     page = browser.get(answer.headers["location"]).text
-    assert f"/review?id={ids[1][0]}" in page
-    assert cases(browser.get(f"/review?id={ids[1][0]}").text) == ["&#34;&gt;&lt;img src=x onerror=alert(1)&gt;.png"]
+    assert f"/review?id={wrong}" in page
+    assert cases(browser.get(f"/review?id={wrong}").text) == ["&#34;&gt;&lt;img src=x onerror=alert(1)&gt;.png"]
 
 
 def test_what_is_gone_is_told(browser: TestClient, settings: Settings) -> None:
-    """As is an image that has another's name by now, and an index that was made anew."""
+    """As is an image that has another's name by now, and an answer that never was."""
     original = settings.folder("processed") / "a.png"
     content = original.read_bytes()
     original.write_bytes(b"another")
     assert "not there any more" in label(browser, settings, "a.png", "7").json()["failed"][0]
     original.write_bytes(content)
-    id_, tag = number(settings, "a.png")
-    for answer in (f"{id_ + 1}.{tag}", f"{id_}.00000000", "x", f"{10**30}.{tag}"):
-        form = {"answer": answer, "label": "7"}
-        assert browser.post("/label", data=form, headers={"accept": "application/json"}).status_code == 409
-    assert browser.post("/label", data={"answer": f"{id_}.{tag}", "label": "12"}).status_code == 400
-    assert browser.post("/label", data={"answer": f"{id_}.{tag}", "label": "../x"}).status_code == 400
+    known = handle_of(settings, "a.png")
+    id_, digest, name = known.split(".")
+    for other in (f"{id_}.{digest}.00000000", f"{id_}.{'0' * 16}.{name}", f"{id_}..{name}", id_, "x", f"{10**30}.{digest}"):
+        assert say(browser, other, "7").status_code == 409
+    assert say(browser, known, "12").status_code == 400
+    assert say(browser, known, "../x").status_code == 400
     assert files_below(settings.folder("corrections")) == set()
+
+
+def test_an_index_made_anew_costs_nothing(browser: TestClient, settings: Settings) -> None:
+    """A page that was opened before it shows the picture and labels the answer, though that has another number now."""
+    named = handle_of(settings, "a.png")
+    remove(settings.index)
+    for number in range(3):
+        answer(settings.root, f"0-{number}.png", f"{number}".encode(), NOON - DAY)
+    fill(settings.index, settings)
+    assert handle_of(settings, "a.png").partition(".")[0] != named.partition(".")[0]
+    assert browser.get(f"/picture/{named}/small.png").status_code == 200
+    assert cases(browser.get(f"/review?id={named}").text) == ["a.png"]
+    assert say(browser, named, "7").json()["said"] == "Labelled 7."
+    assert files_below(settings.folder("corrections")) == {"7/a.png"}
+
+
+def test_a_label_lists_no_folder(browser: TestClient, settings: Settings) -> None:
+    """However many labels there are; and yet one that the index knows moves, as does that of another name of the image."""
+    corrections = settings.folder("corrections")
+    content = (settings.folder("processed") / "a.png").read_bytes()
+    answer(settings.root, "again.png", content, NOON + 5)
+    (corrections / "5").mkdir()
+    (corrections / "5" / "by-hand.png").write_bytes(content)
+    remove(settings.index)
+    fill(settings.index, settings)
+    listed: list[str] = []
+    is_on = True
+
+    def hear(event: str, _arguments: tuple[object, ...]) -> None:
+        if is_on and event in ("os.scandir", "os.listdir"):
+            listed.append(event)
+
+    sys.addaudithook(hear)
+    assert label(browser, settings, "a.png", "1").json()["said"] == "Labelled 1."
+    assert label(browser, settings, "again.png", "2").json()["said"] == "Labelled 2."
+    is_on = False
+    assert (files_below(corrections), listed) == ({"2/again.png"}, [])
 
 
 def test_a_person_who_may_only_look_is_told(open_path: Path) -> None:

@@ -13,23 +13,23 @@ from daemon.config import Settings
 from daemon.reading.content import InvalidImage
 from daemon.reading.showing import show
 from tests.conftest import encode
-from tests.web.conftest import number
+from tests.web.conftest import handle_of
 
 
 def test_pictures_are_made_anew(browser: TestClient, settings: Settings) -> None:
     """As PNGs, that a browser may keep, for their names hold a digest; what is a page to a browser is none of them."""
-    id_, tag = number(settings, "a.png")
+    named = handle_of(settings, "a.png")
     for kind, size in (("small", (28, 28)), ("large", (28, 28)), ("seen", (28, 28))):
-        answer = browser.get(f"/picture/{id_}/{tag}/{kind}.png")
+        answer = browser.get(f"/picture/{named}/{kind}.png")
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
         assert "immutable" in answer.headers["cache-control"]
         assert Image.open(io.BytesIO(answer.content)).size == size
-    id_, tag = number(settings, "page.png")
-    page = browser.get(f"/picture/{id_}/{tag}/large.png")
-    assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    named = handle_of(settings, "page.png")
+    page = browser.get(f"/picture/{named}/large.png")
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/plain; charset=utf-8")
     assert "alert" not in page.text
-    assert browser.get(f"/picture/{id_}/00000000/large.png").status_code == 404
-    assert browser.get(f"/picture/{id_}/{tag}/whole.png").status_code == 404
+    assert browser.get(f"/picture/{named[:-1]}/large.png").status_code == 404
+    assert browser.get(f"/picture/{named}/whole.png").status_code == 404
 
 
 def shown(folder: Path, content: bytes, side: int = 64, max_pixels: int = 10**6) -> Image.Image:

@@ -6,14 +6,33 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from daemon.config import Settings
+from daemon.index.filling import fill
 from daemon.web.server import ServeError, serve
-from tests.conftest import REPOSITORY
+from tests.conftest import NOBODY, REPOSITORY, Digits
+from tests.index.answers import NOON, answer, reject
+from tests.index.conftest import bare_settings
+from tests.web.conftest import handle_of
+
+AS_SOMEBODY_ELSE = """
+import concurrent.futures.thread, os, sys
+import daemon.commands.web
+from daemon.cli import main
+from daemon.web.site import make_templates
+templates = make_templates()
+for name in templates.list_templates():
+    templates.get_template(name)
+os.setgroups([])
+os.setgid(int(sys.argv[1]))
+os.setuid(int(sys.argv[1]))
+sys.exit(main(["web", *sys.argv[2:]]))
+"""  # root's interpreter may be where others may not look
 
 
 def asked_for(settings: Settings, **others: object) -> None:
@@ -54,6 +73,52 @@ def test_wrong_usage_is_told(settings: Settings, token_file: Path, others: dict[
     """With what was expected."""
     with pytest.raises(ServeError, match=said):
         asked_for(settings, token_file=token_file, **others)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+@pytest.mark.parametrize("closed", [False, True])
+def test_who_may_only_look_is_told(open_path: Path, digits: Digits, closed: bool) -> None:
+    """Somebody without rights sees every view, and reads why he may not label; closed folders break none of them."""
+    settings = bare_settings(open_path / "root")
+    answer(settings.root, "a.png", digits.png(0), NOON, outcome="review", reason="low_confidence")
+    reject(settings.root, "page.png", b"text", NOON + 1)
+    fill(settings.index, settings)
+    named = handle_of(settings, "a.png")
+    for name in ("results", "processed", "rejected", "corrections", "models", "logs", "work"):
+        settings.folder(name).mkdir(exist_ok=True)
+        settings.folder(name).chmod(0o700 if closed else 0o755)
+    page = subprocess.Popen(
+        [sys.executable, "-c", AS_SOMEBODY_ELSE, str(NOBODY), "-c", str(settings.file), "--port", "0", "--no-browser"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert page.stdout is not None
+        origin, _, token = page.stdout.readline().split()[-1].partition("/?token=")
+        jar = urllib.request.HTTPCookieProcessor()
+        opener = urllib.request.build_opener(jar, urllib.request.ProxyHandler({}))
+        opener.addheaders = [("Origin", origin), ("Accept", "application/json")]
+        opener.open(f"{origin}/?token={token}").close()
+        for view in ("/", "/review", "/grid?digit=7", "/models", "/models/training", "/status", "/?outcome=rejected"):
+            try:
+                shown = opener.open(origin + view)
+            except urllib.error.HTTPError as refused:
+                shown = refused
+            with shown:
+                text = shown.read().decode()
+            assert shown.status == 200 or (closed and shown.status == 403 and "Permission denied" in text)
+            assert "You may look, and not label" in text or view == "/models/training"
+        for path, form in (("/label", f"answer={named}&label=7"), ("/models/v0001/promote", ""), ("/models/rollback", "")):
+            with pytest.raises(urllib.error.HTTPError) as refused, opener.open(origin + path, form.encode()):
+                pass
+            with refused.value as response:
+                said = response.read().decode()
+            assert 400 <= refused.value.code < 500, said
+            assert path != "/label" or "you may look, and not label" in said or closed
+    finally:
+        page.kill()
+        page.communicate()
 
 
 def test_it_ends_at_once(settings: Settings) -> None:

@@ -9,20 +9,41 @@ const onKey = act => addEventListener("keydown", event => {
 });
 const onControl = () => document.activeElement.matches("a, button");  // whose Enter is their own
 
+// What is sent is sent once, however often somebody clicks; who comes back may send it again.
+addEventListener("submit", event => {
+  if (event.defaultPrevented || event.target.method !== "post") return;
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => { for (const form of document.forms) delete form.dataset.sent; });
+
+// Whoever goes on does not wait for pictures that are still being made: they hold all connections.
+addEventListener("beforeunload", () => {
+  for (const image of document.images) if (!image.complete) image.removeAttribute("src");
+});
+
 // Live: what comes appears by itself; a filter counts as soon as it is chosen.
 const list = at("answers");
 if (list?.dataset.news) {
   const address = new URL(list.dataset.news, location.href);
-  address.searchParams.set("after", list.dataset.after);
-  const news = new EventSource(address);
-  news.onmessage = event => {
-    const rows = parse(JSON.parse(event.data));
-    for (const row of rows.children) row.classList.add("new");
-    list.prepend(rows);
-    while (list.children.length > 300) list.lastElementChild.remove();
-    at("nothing")?.remove();
+  let news, after = list.dataset.after;
+  const follow = () => {
+    news?.close();
+    if (document.hidden) return;  // a browser opens six connections to a host, and others may be looked at
+    address.searchParams.set("after", after);
+    news = new EventSource(address);
+    news.onmessage = event => {
+      after = event.lastEventId;
+      const rows = parse(JSON.parse(event.data));
+      for (const row of rows.children) row.classList.add("new");
+      list.prepend(rows);
+      while (list.children.length > 300) list.lastElementChild.remove();
+      at("nothing")?.remove();
+    };
   };
-  addEventListener("pagehide", () => news.close());
+  document.addEventListener("visibilitychange", follow);
+  addEventListener("pagehide", () => news?.close());
+  follow();
 }
 for (const field of document.querySelectorAll(".filters select, .filters input[type=date]"))
   field.addEventListener("change", () => field.form.requestSubmit());
@@ -152,11 +173,10 @@ if (grid) {
   onKey(key => {
     const place = boxes.indexOf(document.activeElement);
     if (key in steps) boxes[place < 0 ? 0 : place + steps[key]]?.focus();
-    else if (key === "Enter" && !onControl()) grid.requestSubmit(grid.querySelector("button.main:enabled"));
+    else if (key === "Enter" && !onControl()) grid.querySelector("button.main").click();
     else return false;
     return true;
   });
-  grid.addEventListener("submit", () => { grid.querySelector("button.main").disabled = true; });
 }
 onKey(key => key === "u" && document.querySelector(".grid-view .done form")?.requestSubmit() === undefined && Boolean(grid));
 
