@@ -66,13 +66,16 @@ def test_two_pages_on_one_host_know_each_other_not(site: Site) -> None:
     """Cookies know no ports: who was let in by one is let in still when the other has let him in."""
     ports = {9788: TOKEN, 9789: "u" * 43}
     pages = {port: Access(token, (f"http://127.0.0.1:{port}",)) for port, token in ports.items()}
-    with TestClient(make_application(site, pages[9788]), base_url="http://127.0.0.1:9788") as first:
-        with TestClient(make_application(site, pages[9789]), base_url="http://127.0.0.1:9789") as second:
-            first.get("/", params={"token": ports[9788]})
-            second.cookies.update(first.cookies)
-            second.get("/", params={"token": ports[9789]})
-            first.cookies.update(second.cookies)
-            assert (first.get("/").status_code, second.get("/").status_code) == (200, 200)
+    apps = {port: make_application(site, page) for port, page in pages.items()}
+    with (
+        TestClient(apps[9788], base_url="http://127.0.0.1:9788") as first,
+        TestClient(apps[9789], base_url="http://127.0.0.1:9789") as second,
+    ):
+        first.get("/", params={"token": ports[9788]})
+        second.cookies.update(first.cookies)
+        second.get("/", params={"token": ports[9789]})
+        first.cookies.update(second.cookies)
+        assert (first.get("/").status_code, second.get("/").status_code) == (200, 200)
 
 
 def test_a_redirect_stays_here(open_page: Open) -> None:
