@@ -15,12 +15,13 @@ from pathlib import Path
 from daemon.config import InboxSettings
 from daemon.drops import Drop, ImageFacts, Rejection
 from daemon.folders import Folder
-from daemon.reading.content import InvalidImage
-from daemon.reading.decode import Picture, images_of, read_harmless, read_picture
+from daemon.reading.content import InvalidImage, read_content
+from daemon.reading.decode import Picture, decode, images_of, read_harmless
 from daemon.reading.readings import Readings
 from daemon.reading.workers import Result, Workers, WorkersLost
 
-TOGETHER = 32  # pictures that are normalised at once
+TOGETHER = 64  # files that are read, then decoded, then normalised: each of these leaves the processor cold for the others
+TOGETHER_BYTES = 1 << 20  # of content, beyond which no further file is read before these are decoded
 FILES_AT_ONCE = 256  # files that `decode_all` gives to a process at once
 CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
 WRITE_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
@@ -97,18 +98,36 @@ def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int)
     waiting = deque(drops)
     with Folder(work) as folder:
         while waiting and time.monotonic() < deadline:
+            contents = _read(folder, waiting, max_bytes, decoded)
             read: list[tuple[Drop, Picture]] = []
-            while waiting and len(read) < TOGETHER and time.monotonic() < deadline:
-                drop = waiting.popleft()
+            while contents and time.monotonic() < deadline:
+                drop, content = contents.popleft()
                 try:
-                    read.append((drop, read_picture(drop.name, max_bytes, max_pixels, folder)))
+                    read.append((drop, decode(content, max_pixels)))
                 except InvalidImage as error:
                     decoded.refused.append(_rejection(drop, error))
-                except OSError as error:
-                    decoded.failed.append((drop, error))
             decoded.add(read)
+            waiting.extendleft(drop for drop, _ in reversed(contents))
     decoded.left = list(waiting)
     return decoded
+
+
+def _read(folder: Folder, waiting: deque[Drop], max_bytes: int, decoded: Decoded) -> deque[tuple[Drop, bytes]]:
+    """Take the next ones, and their contents."""
+    contents: deque[tuple[Drop, bytes]] = deque()
+    size = 0
+    while waiting and len(contents) < TOGETHER and size < TOGETHER_BYTES:
+        drop = waiting.popleft()
+        try:
+            content = read_content(drop.name, max_bytes, folder)
+        except InvalidImage as error:
+            decoded.refused.append(_rejection(drop, error))
+        except OSError as error:
+            decoded.failed.append((drop, error))
+        else:
+            contents.append((drop, content))
+            size += len(content)
+    return contents
 
 
 def decode_harmless(work: Path, drops: list[Drop], max_pixels: int) -> Decoded:

@@ -29,7 +29,7 @@ class InvalidImage(Exception):
         return type(self), (self.reason, self.detail, self.hint, self.sha256)
 
 
-def read_content(path: Path | str, max_bytes: int, folder: Folder | None) -> bytes:
+def read_content(path: Path | str, max_bytes: int, folder: Folder | None = None) -> bytes:
     """The bytes of a regular file; nothing else is opened for reading.
 
     Args:

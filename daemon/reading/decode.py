@@ -84,20 +84,10 @@ class Picture(NamedTuple):
 
 
 def load_image(path: Path | str, max_bytes: int, max_pixels: int) -> Image:
-    """Read, decode and normalise one file; arguments and errors are as in `read_picture`."""
-    return _only(images_of([read_picture(path, max_bytes, max_pixels)]))
-
-
-def load_content(data: bytes, max_pixels: int) -> Image:
-    """Decode and normalise a file's content, as `load_image` does."""
-    return _only(images_of([decode(data, max_pixels)]))
-
-
-def read_picture(path: Path | str, max_bytes: int, max_pixels: int, folder: Folder | None = None) -> Picture:
-    """Read and decode one file.
+    """Read, decode and normalise one file.
 
     Args:
-        path: any path, or a name below `folder`; nothing but a regular file is opened for reading.
+        path: nothing but a regular file is opened for reading.
         max_bytes: a larger file is refused unread.
         max_pixels: an image of more pixels is refused undecoded.
 
@@ -106,7 +96,12 @@ def read_picture(path: Path | str, max_bytes: int, max_pixels: int, folder: Fold
         OSError: the machine failed (EIO, ENOMEM, a vanished file), which says nothing about the image.
 
     """
-    return decode(read_content(path, max_bytes, folder), max_pixels)
+    return load_content(read_content(path, max_bytes), max_pixels)
+
+
+def load_content(data: bytes, max_pixels: int) -> Image:
+    """Decode and normalise a file's content, as `load_image` does."""
+    return _only(images_of([decode(data, max_pixels)]))
 
 
 def read_harmless(path: Path | str, max_pixels: int, folder: Folder | None = None) -> Picture | None:
