@@ -29,12 +29,14 @@ before=$(readlink "$program/current" || true)
 trap 'rm -rf "$release"' EXIT
 say "building   $release (this takes minutes: TensorFlow is large)"
 "$python" -m venv "$release"
-if [ -f "$source/requirements.txt" ]; then
-    "$release/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$source/requirements.txt"
-    "$release/bin/pip" install --quiet --disable-pip-version-check --no-deps "$source"
-else
-    "$release/bin/pip" install --quiet --disable-pip-version-check "$source"
+service=digitd.service
+set -- -r "$source/requirements.txt"
+if systemctl is-enabled --quiet digitd-stream.service 2>/dev/null; then # which takes the daemon's place, and needs the extra
+    service=digitd-stream.service
+    set -- "$@" -r "$source/requirements-spark.txt"
 fi
+"$release/bin/pip" install --quiet --disable-pip-version-check --require-hashes "$@"
+"$release/bin/pip" install --quiet --disable-pip-version-check --no-deps "$source"
 mkdir "$release/units"
 cp "$source/systemd/"*.service "$source/systemd/"*.socket "$source/systemd/"*.path "$release/units/"
 share=$("$release/bin/python" -P -c 'import daemon.config; print(daemon.config.SHARE)')
@@ -82,19 +84,19 @@ use() { # make a release the one in use, with its units, and start it
         ln -sfn "$1" "$program/current.new" &&
         mv -T "$program/current.new" "$program/current" &&
         systemctl daemon-reload &&
-        systemctl enable --quiet digitd.service &&
-        systemctl restart digitd.service &&
+        systemctl enable --quiet "$service" &&
+        systemctl restart "$service" &&
         { systemctl try-restart digitd-web.service || true; }
 }
 
-say "starting   digitd.service"
+say "starting   $service"
 if ! use "$release"; then
-    journalctl --unit digitd.service --lines 30 --no-pager >&2 || true
+    journalctl --unit "$service" --lines 30 --no-pager >&2 || true
     if [ -n "$before" ]; then
         use "$before" && die "the new version did not become ready, see above; $before runs again"
     fi
     trap - EXIT
-    die "digitd.service did not become ready, see above. It is installed; try again with: systemctl restart digitd"
+    die "$service did not become ready, see above. It is installed; try again with: systemctl restart $service"
 fi
 trap - EXIT
 for old in "$program"/2*Z; do

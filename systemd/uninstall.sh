@@ -5,10 +5,12 @@ set -eu
 [ "$(id -u)" = 0 ] || { printf 'uninstall: expected to run as root. Received: user %s\n' "$(id -un)" >&2; exit 1; }
 
 if [ -d /run/systemd/system ]; then
-    systemctl disable --now --quiet digitd.service digitd.socket digitd-open.path digitd-web.service 2>/dev/null || true
+    for unit in digitd.service digitd.socket digitd-open.path digitd-web.service digitd-stream.service; do
+        systemctl disable --now --quiet "$unit" 2>/dev/null || true # each by itself: an older installation lacks some
+    done
 fi
 rm -f /usr/local/lib/systemd/system/digitd.* /usr/local/lib/systemd/system/digitd-open.* \
-    /usr/local/lib/systemd/system/digitd-web.* \
+    /usr/local/lib/systemd/system/digitd-web.* /usr/local/lib/systemd/system/digitd-stream.* \
     /usr/local/lib/sysusers.d/digitd.conf /usr/local/lib/tmpfiles.d/digitd.conf /usr/local/bin/digitd
 rm -rf /opt/digitd /var/cache/digitd
 [ ! -d /run/systemd/system ] || systemctl daemon-reload

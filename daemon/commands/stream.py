@@ -16,7 +16,7 @@ def stream(settings: Settings, master: str) -> int:
         master: where Spark runs; "" leaves it to `spark-submit`.
 
     Returns:
-        0, or 1 where it could not start or failed.
+        0; 1 where it could not start or failed; 2 where the extra is not installed, which trying again does not change.
 
     """
     if importlib.util.find_spec("pyspark") is None or importlib.util.find_spec("pyarrow") is None:
@@ -25,7 +25,7 @@ def stream(settings: Settings, master: str) -> int:
             "pip install 'digitd[spark]'",
             file=sys.stderr,
         )
-        return 1
+        return 2
 
     from daemon.answering.root import StartError
     from daemon.cluster.stream import Stream

@@ -1,4 +1,4 @@
-"""What a hostile image could try once it ran code inside the daemon: run in the unit's sandbox, and as root for comparison.
+"""What a hostile image could try once it ran code inside a service: run in the unit's sandbox, and as root for comparison.
 
 Prints one JSON object: attempt -> "allowed" or the error that denied it. Standard library only.
 """
@@ -120,6 +120,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "look at another user's process": see_init,
     "signal another user's process": lambda: os.kill(1, 0),
     "execute from the inbox": lambda: execute_from(DATA / "inbox"),
+    "execute from the labels": lambda: execute_from(DATA / "corrections"),
     "execute from the cache": lambda: execute_from(Path("/var/cache/digitd")),
     "execute from /tmp": lambda: execute_from(Path("/tmp")),  # noqa: S108 -- the attack's own
     "execute from /dev/shm": lambda: execute_from(Path("/dev/shm")),  # noqa: S108 -- the attack's own
@@ -131,12 +132,13 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "trace a process": in_child(lambda: call("ptrace", 0, 0, None, None)),
     "change the host name": lambda: socket.sethostname(socket.gethostname()),
     "take the processor in real time": in_child(lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))),
-    # What the daemon itself lives on: these must be allowed, else the list above would prove nothing.
-    "CONTROL write into its data": lambda: write(f"{DATA}/work/control"),
-    "CONTROL write into its cache": lambda: write("/var/cache/digitd/control"),
-    "CONTROL talk over AF_UNIX": lambda: [end.close() for end in socket.socketpair()],
-    "CONTROL step back to SCHED_IDLE": in_child(lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))),
-    "CONTROL read the configuration": lambda: Path("/etc/digitd/config.toml").read_text(),
+    # What one of the services lives on: some of these must be allowed, else the list above would prove nothing.
+    "write into its data": lambda: write(f"{DATA}/work/control"),
+    "write a label": lambda: write(f"{DATA}/corrections/7/.control"),
+    "write into its cache": lambda: write("/var/cache/digitd/control"),
+    "talk over AF_UNIX": lambda: [end.close() for end in socket.socketpair()],
+    "step back to SCHED_IDLE": in_child(lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))),
+    "read the configuration": lambda: Path("/etc/digitd/config.toml").read_text(),
 }
 
 

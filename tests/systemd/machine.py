@@ -37,12 +37,16 @@ class Machine:
         self.folder = folder
         subprocess.run(["cp", "--archive", "--reflink=auto", str(base), str(folder)], check=True)
         (folder / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
-        with (folder.parent / "boot.log").open("wb") as log:
+        self._shown = shown
+        self._boot()
+
+    def _boot(self) -> None:
+        with (self.folder.parent / "boot.log").open("ab") as log:
             self.nspawn = subprocess.Popen(
                 [
-                    *("systemd-nspawn", "--quiet", "--directory", str(folder), "--register=no", "--keep-unit"),
+                    *("systemd-nspawn", "--quiet", "--directory", str(self.folder), "--register=no", "--keep-unit"),
                     *("--console=pipe", "--private-network", "--boot"),
-                    *(f"--bind-ro={outside}:{inside}" for inside, outside in shown.items()),
+                    *(f"--bind-ro={outside}:{inside}" for inside, outside in self._shown.items()),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -60,15 +64,23 @@ class Machine:
     def _booted(self) -> bool:
         return self.run("systemctl", "is-system-running", "--wait", check=False).strip() in ("running", "degraded")
 
+    def reboot(self) -> None:
+        """Shut it down and boot it again."""
+        self._power_off()
+        self._boot()
+
     def close(self) -> None:
         """Power it off and remove it."""
+        self._power_off()
+        shutil.rmtree(self.folder)
+
+    def _power_off(self) -> None:
         self.run("systemctl", "poweroff", check=False)
         try:
             self.nspawn.wait(60)
         except subprocess.TimeoutExpired:
             self.nspawn.kill()
             self.nspawn.wait()
-        shutil.rmtree(self.folder)
 
     def run(self, *command: str, user: str = "root", check: bool = True, **environment: str) -> str:
         """Run a command inside; what it prints, both streams together.
@@ -100,13 +112,13 @@ class Machine:
         done.communicate()
         return done.returncode == 0
 
-    def property(self, name: str) -> str:
-        """A property of digitd.service, as systemd shows it."""
-        return self.run("systemctl", "show", "digitd.service", "--property", name, "--value").strip()
+    def property(self, name: str, unit: str = "digitd.service") -> str:
+        """A property of a unit, as systemd shows it."""
+        return self.run("systemctl", "show", unit, "--property", name, "--value").strip()
 
-    def journal(self) -> str:
-        """Everything that the service and systemd said of it."""
-        return self.run("journalctl", "--unit", "digitd.service", "--no-pager", "--output", "cat")
+    def journal(self, unit: str = "digitd.service") -> str:
+        """Everything that a service and systemd said of it."""
+        return self.run("journalctl", "--unit", unit, "--no-pager", "--output", "cat")
 
     def trainers(self) -> list[str]:
         """The process numbers of trainings that run."""
