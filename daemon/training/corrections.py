@@ -124,14 +124,29 @@ def are_alike(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     A JPEG of quality 75 differs from its PNG by 5.5 grey levels (root mean square) at 28x28, and by less where the picture
     is larger; the two most similar of MNIST's 10,000 test digits differ by 9.8.
     """
-    if not len(images) or not len(others):
-        return np.zeros(len(images), bool)
-    a, b = (x.reshape(len(x), -1).astype(np.float32) for x in (images, others))
-    squares = (b * b).sum(axis=1)
-    thousands = np.split(a, range(1000, len(a), 1000))  # at a time, for the memory's sake
-    nearest = [(squares - 2 * (part @ b.T)).min(axis=1) + (part * part).sum(axis=1) for part in thousands]
-    alike: np.ndarray = np.concatenate(nearest) <= ALIKE**2 * a.shape[1]
+    alike = np.zeros(len(images), bool)
+    if len(images) and len(others):
+        far = ALIKE**2 * 28 * 28
+        # Means of 4x4 pixels are never further apart than the pixels, and tell most from each other with a 16th of the work.
+        near = _nearest(_coarse(images), _coarse(others)) <= 1.001 * far  # for what is rounded
+        alike[near] = _nearest(_flat(images[near]), _flat(others)) <= far
     return alike
+
+
+def _coarse(images: np.ndarray) -> np.ndarray:
+    return 4 * _flat(images).reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(len(images), 7 * 7)
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), 28 * 28).astype(np.float32)
+
+
+def _nearest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The squared distance of each of (n, d) points to the nearest of (m, d) others: (n,)."""
+    a = np.pad(a, ((0, 0), (0, 1)), constant_values=1)  # |a - b|^2 = |a|^2 - 2ab + |b|^2: the last two in one product
+    products = np.vstack([-2 * b.T, (b * b).sum(axis=1)])
+    thousands = np.split(a, range(1000, len(a), 1000))  # at a time, for the memory's sake
+    return np.concatenate([(part @ products).min(axis=1) + (part * part).sum(axis=1) - 1 for part in thousands])
 
 
 def make_folders(folder: Folder) -> None:
