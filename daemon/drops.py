@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 NAME_MAX = 255  # bytes, of one name on Linux file systems
+Row = TypeVar("Row", bound=NamedTuple)
 
 
-class Drop(NamedTuple):  # tuples cross to another process at a tenth of a dataclass's cost
+class Rows(list[Row]):
+    """Named tuples of one kind, which cross to another process in columns: one by one they cost ten times as much."""
+
+    def __reduce__(self) -> tuple[Callable[..., Rows[Row]], tuple[Any, ...]]:
+        return (_rows, (type(self[0]), *zip(*self, strict=True))) if self else (Rows, ())
+
+
+def _rows(kind: type[Row], *columns: tuple[Any, ...]) -> Rows[Row]:
+    return Rows(map(kind, *columns))
+
+
+class Drop(NamedTuple):
     """One file on its walk.
 
     Attributes:
@@ -48,8 +61,8 @@ class Predictions:
 
     """
 
-    drops: list[Drop]
-    images: list[ImageFacts]
+    drops: Rows[Drop]
+    images: Rows[ImageFacts]
     probabilities: np.ndarray
     review_reasons: list[str | None]
     version: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from daemon.answering.choice import answer
 from daemon.answering.publish import prediction_json, rejection_json, to_line
 from daemon.config import Settings
-from daemon.drops import Drop, ImageFacts, Predictions, Rejection
+from daemon.drops import Drop, ImageFacts, Predictions, Rejection, Rows
 from daemon.files import printable
 from daemon.models.registry import Registry, RegistryError
 from daemon.reading.content import InvalidImage
@@ -53,7 +53,14 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
         facts = ImageFacts(*image[1:])
         identity = answers.identity
         batch = Predictions(
-            [drop], [facts], probabilities, [reason], identity.version, identity.sha256, drop.received, time.time()
+            Rows([drop]),
+            Rows([facts]),
+            probabilities,
+            [reason],
+            identity.version,
+            identity.sha256,
+            drop.received,
+            time.time(),
         )
         if as_json:
             sys.stdout.buffer.write(to_line(next(prediction_json(batch))))

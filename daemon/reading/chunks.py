@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from daemon.config import InboxSettings
-from daemon.drops import Drop, ImageFacts, Rejection
+from daemon.drops import Drop, ImageFacts, Rejection, Rows
 from daemon.folders import Folder
 from daemon.reading.content import InvalidImage, read_content
 from daemon.reading.decode import Picture, decode, images_of, read_harmless
@@ -40,8 +40,8 @@ class Decoded:
 
     """
 
-    drops: list[Drop]
-    images: list[ImageFacts]
+    drops: Rows[Drop]
+    images: Rows[ImageFacts]
     readings: Readings
     refused: list[Rejection]
     failed: list[tuple[Drop, OSError]]
@@ -50,7 +50,7 @@ class Decoded:
     @classmethod
     def nothing(cls) -> Decoded:
         """Of an empty chunk."""
-        return cls([], [], Readings.of([]), [], [], [])
+        return cls(Rows(), Rows(), Readings.of([]), [], [], [])
 
     def add(self, read: list[tuple[Drop, Picture]]) -> None:
         """Normalise pictures, and note what became of each."""
@@ -84,7 +84,7 @@ class Decoders(Workers):
     def decode(self, drops: list[Drop], done: Callable[[Future[Decoded]], None]) -> None:
         """Decode a chunk; `done` and errors are as in `run`."""
         seconds = self._seconds + (CHUNK_SECONDS if len(drops) > 1 else 0)
-        self.run(partial(decode_chunk, self.work, drops, *self._limits), seconds, done)
+        self.run(partial(decode_chunk, self.work, Rows(drops), *self._limits), seconds, done)
 
     def write(self, task: Callable[[], Result], done: Callable[[Future[Result]], None]) -> None:
         """Do a task that writes files; `done` and errors are as in `run`."""
