@@ -196,16 +196,17 @@ class Daemon:
 
     def __init__(self, root: Path, **overrides: object) -> None:
         self.root = root
-        self._environment = os.environ | {"DIGITD_HTTP__PORT": "0"}
-        self._environment |= {f"DIGITD_{key}": str(value) for key, value in overrides.items()}
+        self.command: tuple[str, ...] = ("run",)
+        self.environment = os.environ | {"DIGITD_HTTP__PORT": "0"}
+        self.environment |= {f"DIGITD_{key}": str(value) for key, value in overrides.items()}
         subprocess.run([sys.executable, "-m", "daemon", "init", root], check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
         self._count = 0
 
     def __enter__(self) -> Daemon:
         began = time.monotonic()
-        command = [sys.executable, "-m", "daemon", "run", "-c", self.root / "config.toml"]
+        command = [sys.executable, "-m", "daemon", *self.command, "-c", self.root / "config.toml"]
         with (self.root / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stderr=log, env=self._environment, cwd=REPOSITORY)
+            self._process = subprocess.Popen(command, stderr=log, env=self.environment, cwd=REPOSITORY)
         while not self._is_ready():
             if self._process.poll() is not None:
                 raise SystemExit((self.root / "log").read_text())
@@ -299,7 +300,12 @@ class Daemon:
 
     def pids(self) -> list[int]:
         """The daemon and all that it started."""
-        found = [self._process.pid]
+        return self.family(self._process.pid)
+
+    @staticmethod
+    def family(first: int) -> list[int]:
+        """A process and all that it started."""
+        found = [first]
         for pid in found:
             with contextlib.suppress(OSError):  # it has just ended
                 for task in list(Path(f"/proc/{pid}/task").glob("*/children")):

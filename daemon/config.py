@@ -256,18 +256,21 @@ def load_settings(file: Path, environment: dict[str, str] | None = None) -> Sett
         settings = Settings.model_validate(tables)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(file, overridden, detail) for detail in error.errors())) from error
-    _refuse_overlaps(settings.paths)
+    _refuse_overlaps(settings)
     return settings.read_from(file)
 
 
-def _refuse_overlaps(paths: Paths) -> None:
-    """One folder inside another would have the daemon read what it writes."""
-    places = {name: Path(os.path.normpath(Path(paths.root) / str(getattr(paths, name)))) for name in FOLDERS}
-    for name, place in places.items():
+def _refuse_overlaps(settings: Settings) -> None:
+    """One folder inside another would have the daemon read, or somebody delete, what it writes."""
+    folders = {f"[paths] {name}": str(getattr(settings.paths, name)) for name in FOLDERS}
+    folders |= {"[stream] checkpoint": settings.stream.checkpoint, "[retention] archive": settings.retention.archive}
+    root = Path(settings.paths.root)
+    places = {key: Path(os.path.normpath(root / folder)) for key, folder in folders.items() if folder}
+    for key, place in places.items():
         for other, below in places.items():
-            if name != other and below.is_relative_to(place):
+            if key != other and below.is_relative_to(place):
                 raise ConfigError(
-                    f"[paths] {other}: expected a folder that is not {name}'s nor below it. Received: {below} and {place}."
+                    f"{other}: expected a folder that is not that of {key} nor below it. Received: {below} and {place}."
                 )
 
 

@@ -106,6 +106,24 @@ def test_a_wrong_value_is_refused(tmp_path: Path, text: str, key: str, received:
     assert message.endswith(f"Received: {received}.")
 
 
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ('[paths]\nresults = "inbox"', ("[paths] results", "[paths] inbox")),
+        ('[paths]\nwork = "inbox/../inbox/work"', ("[paths] work", "[paths] inbox")),
+        ('[stream]\ncheckpoint = "inbox/.spark"', ("[stream] checkpoint", "[paths] inbox")),
+        ('[stream]\ncheckpoint = "models"', ("[stream] checkpoint", "[paths] models")),
+        ('[stream]\ncheckpoint = "."', ("[stream] checkpoint",)),
+        ('[retention]\narchive = "processed/old"', ("[retention] archive", "[paths] processed")),
+    ],
+)
+def test_no_folder_is_in_another_one(tmp_path: Path, text: str, keys: tuple[str, ...]) -> None:
+    """What one of them is for would be read, or deleted, as what the other one is for."""
+    message = refusal(write(tmp_path, text))
+    assert all(key in message for key in keys)
+    assert "nor below it. Received: " in message
+
+
 def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
     """Two faults give two lines."""
     message = refusal(write(tmp_path, '[http]\nport = "x"\n[inbox]\nworkers = 0'))
