@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help suitable run test lint faults test-systemd test-cluster bench accuracy soak growth train install uninstall clean
+.PHONY: help suitable run test lint faults test-systemd test-cluster bench bench-peers accuracy soak growth train install uninstall clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; an hour
 bench: $(VENV)/run-ready  ## how fast it is, against its limits and the tutorial script; about 8 minutes
 	$(BIN)/python -m benchmarks.speed
 
+bench-peers: $(VENV)/spark-ready build/peers/ready  ## beside Apache Beam and its own form on Spark; needs Java; about 15 minutes
+	$(BIN)/python -m benchmarks.peers
+
 soak: $(VENV)/run-ready  ## two hours of everything at once, kills included: is anything lost, does anything grow; as root
 	$(BIN)/python -m benchmarks.soak
 
@@ -71,6 +74,11 @@ $(VENV)/run-ready: requirements.txt pyproject.toml
 
 $(VENV)/dev-ready: $(VENV)/run-ready requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@
+
+build/peers/ready: requirements-peers.txt  # Beam wants an older Pillow
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-peers.txt
 	touch $@
 
 $(VENV)/spark-ready: $(VENV)/run-ready requirements-spark.txt

@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -95,4 +96,5 @@ def main(inbox: str, model: str, results: str) -> None:
     answered = sum(name.endswith(".json") for name in os.listdir(results))
     if answered != len(files):
         sys.exit(f"Beam answered {answered} of {len(files)} files")
-    print(json.dumps({"files/s": len(files) / seconds, "us of CPU a file": 1e6 * cpu / len(files)}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"files/s": len(files) / seconds, "us of CPU a file": 1e6 * cpu / len(files), "peak MB": peak}))

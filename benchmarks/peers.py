@@ -1,30 +1,31 @@
 """`make bench-peers`: the daemon beside Apache Beam and its own form on Apache Spark, on the same files in the same run.
 
 Each reads the same PNGs from a fresh file system, in turn, again and again: trust the ratios, and CPU more than wall time.
-Beam writes a shorter JSON, syncs nothing, moves no originals. Prints a table, writes it as JSON, draws docs/peers.png.
+Beam and the tutorial script write a shorter JSON, sync nothing, and move no originals. Prints a table, and
+writes it as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.speed import REPOSITORY, Daemon, Images, fresh_file_system, note, print_table
+from benchmarks.speed import REPOSITORY, Daemon, Images, fresh_file_system, measure_peer, note, print_table
 
 BEAM = REPOSITORY / "build" / "peers" / "bin" / "python"
-SPARK = REPOSITORY / "build" / "spark"  # PySpark, for the daemon's own environment
-PICTURE = REPOSITORY / "docs" / "peers.png"
 MASTER_PORT = 27077
 OURS = "digitd run"
+IDLE_SECONDS = 20.0
+CPU = "us of CPU a file"
 
 
 class Stream(Daemon):
@@ -49,14 +50,15 @@ class Stream(Daemon):
 
 
 def spark_environment() -> dict[str, str]:
-    """What finds PySpark and digitd, in every process of Spark."""
-    return {"PYTHONPATH": f"{SPARK}:{REPOSITORY}", "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    """What keeps Spark on this machine."""
+    return {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m"}
 
 
 @contextlib.contextmanager
 def cluster(logs: Path) -> Iterator[list[int]]:
     """A standalone cluster on loopback: a master and two workers of one core; gives their process numbers."""
-    environment = os.environ | spark_environment() | {"SPARK_WORKER_DIR": str(logs / "workers")}
+    home = Path(importlib.util.find_spec("pyspark").origin).parent  # type: ignore[union-attr, arg-type]
+    environment = os.environ | spark_environment() | {"SPARK_HOME": str(home), "SPARK_WORKER_DIR": str(logs / "workers")}
     url = f"spark://127.0.0.1:{MASTER_PORT}"
     roles = [["master.Master", "--host", "127.0.0.1", "--port", str(MASTER_PORT), "--webui-port", "0"]]
     roles += [["worker.Worker", "--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0", url]] * 2
@@ -64,7 +66,7 @@ def cluster(logs: Path) -> Iterator[list[int]]:
         pids = []
         for number, (role, *arguments) in enumerate(roles):
             log = stack.enter_context((logs / f"spark{number}").open("wb"))
-            command = [SPARK / "pyspark" / "bin" / "spark-class", f"org.apache.spark.deploy.{role}", *arguments]
+            command = [home / "bin" / "spark-class", f"org.apache.spark.deploy.{role}", *arguments]
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             stack.callback(process.wait)
             stack.callback(process.terminate)
@@ -91,65 +93,54 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[dict[st
     figures: dict[str, list[dict[str, float]]] = {}
     images = Images()
 
-    def burst(name: str, program: Daemon) -> None:
+    def burst(name: str, program: Daemon, is_last: bool) -> None:
         with program:
             program.burst(images.png, 1_000)  # every process has its model, and the JVM is warm
-            note(figures, name, program.burst(images.png, options.files))
+            found = program.burst(images.png, options.files)
+            if is_last and options.waiting:
+                found["CPU with more waiting"] = program.burst(images.png, options.waiting)[CPU] / found[CPU]
+            time.sleep(3.0)  # what was answered is retired
+            cpu, began = program.cpu_seconds(), time.monotonic()
+            time.sleep(IDLE_SECONDS)
+            found["idle, % of a core"] = 100 * (program.cpu_seconds() - cpu) / (time.monotonic() - began)
         shutil.rmtree(program.root)
+        note(figures, name, found | {"CPU / digitd run's": found[CPU] / figures.get(OURS, [found])[-1][CPU]})
 
     for round_ in range(options.rounds):
-        burst(OURS, Daemon(folder / f"daemon{round_}"))
+        is_last = round_ == options.rounds - 1
+        burst(OURS, Daemon(folder / f"daemon{round_}"), is_last)
+        others = {"tutorial script": measure_peer(folder / f"tutorial{round_}", images, 100, "predict")}
         if BEAM.exists():
-            note(figures, "Beam RunInference", measure_beam(folder / f"beam{round_}", options.files, images))
-        if shutil.which("java") and SPARK.exists():
+            others["Beam RunInference"] = measure_beam(folder / f"beam{round_}", options.files, images)
+        for name, found in others.items():
+            note(figures, name, found | {"CPU / digitd run's": found[CPU] / figures[OURS][-1][CPU]})
+        if has_spark():
             for slots in (1, 2):
                 master = f"local[{slots},4]"
-                burst(f"digitd stream, local[{slots}]", Stream(folder / f"{master}{round_}", master, []))
+                burst(f"digitd stream, local[{slots}]", Stream(folder / f"{master}{round_}", master, []), is_last)
             with cluster(folder) as pids:
                 master = f"spark://127.0.0.1:{MASTER_PORT}"
-                burst("digitd stream, cluster", Stream(folder / f"cluster{round_}", master, pids))
-        for name, rounds in figures.items():
-            ratio = rounds[-1]["us of CPU a file"] / figures[OURS][-1]["us of CPU a file"]
-            rounds[-1]["CPU / digitd's"] = ratio
-            print(f"  {name}: {ratio:.2f} times digitd's CPU", flush=True)
+                burst("digitd stream, cluster", Stream(folder / f"cluster{round_}", master, pids), is_last)
     return figures
 
 
-def draw(figures: dict[str, list[dict[str, float]]], path: Path) -> None:
-    """A bar each: CPU a file, as a ratio to the daemon's in the same round; the least and the most as a line."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    names = sorted(figures, key=lambda name: statistics.median(one["CPU / digitd's"] for one in figures[name]))
-    figure, axes = plt.subplots(figsize=(8, 0.6 * len(names) + 1.1), layout="constrained")
-    for place, name in enumerate(reversed(names)):
-        ratios = [one["CPU / digitd's"] for one in figures[name]]
-        middle = statistics.median(ratios)
-        bar = axes.barh(place, middle, color="#2a6f97" if name.startswith("digitd") else "#9a9a9a", height=0.6)
-        if len(ratios) > 1:
-            axes.plot([min(ratios), max(ratios)], [place, place], color="black", linewidth=1.5)
-        axes.bar_label(bar, [f"{middle:.2f}"], padding=10)
-    axes.set_yticks(range(len(names)), list(reversed(names)))
-    axes.set_xlabel("CPU a file, as a ratio to digitd run in the same round (less is better)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
-    figure.savefig(path, dpi=110)
+def has_spark() -> bool:
+    """Whether the stream can run here."""
+    return bool(shutil.which("java")) and importlib.util.find_spec("pyspark") is not None
 
 
 def main() -> int:
     """Measure what is there, say what is not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=10_000, help="PNGs of 28x28 (default: 10000)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turn (default: 3)")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each is measured, in turn (default: 2)")
+    parser.add_argument("--waiting", type=int, default=100_000, help="once, so many at once (default: 100000; 0: never)")
     parser.add_argument("--json", type=Path, default=Path("build/peers.json"), help="where to write the figures")
-    parser.add_argument("--picture", type=Path, default=PICTURE, help="where to draw them (default: docs/peers.png)")
     options = parser.parse_args()
     if not BEAM.exists():
         print(f"without Beam: there is no {BEAM}; `make bench-peers` makes it")
-    if not shutil.which("java") or not SPARK.exists():
-        print(f"without Spark: expected `java` and {SPARK}; on Debian: apt install openjdk-17-jre-headless")
+    if not has_spark():
+        print("without Spark: expected `java` and PySpark; `make bench-peers` installs the latter")
     began = time.monotonic()
     with fresh_file_system() as folder:
         figures = measure(folder, options)
@@ -157,7 +148,6 @@ def main() -> int:
     print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; took {time.monotonic() - began:.0f} s")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(figures, indent=2) + "\n")
-    draw(figures, options.picture)
     return 0
 
 

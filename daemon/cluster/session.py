@@ -20,7 +20,6 @@ TUNED = {
     "spark.driver.extraJavaOptions": JVM,
     "spark.executor.extraJavaOptions": JVM,
     "spark.executorEnv.PYTHONSAFEPATH": "1",
-    "spark.sql.streaming.pollingDelay": "100ms",  # idle 3 % of a core; the default of 10 ms takes 13
     "spark.sql.streaming.minBatchesToRetain": "10",  # files in the checkpoint
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
     "spark.sql.adaptive.enabled": "false",  # streams do without, and say so

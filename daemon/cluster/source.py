@@ -27,6 +27,7 @@ from daemon.systemd import log_handler
 from daemon.telemetry.tally import to_text
 
 NAME, SCHEMA = "digitd", "counts string"  # one row a task: what its metrics have grown by
+LOOK_SECONDS, WAIT_SECONDS = 0.1, 1.0  # between two looks, and until Spark is told that there is nothing
 STOP = ".stop"  # in work/.stream/: while it is there, no batch begins
 
 Offset = dict[str, Any]  # {"batch": 17, "version": "v0003", "sha256": …}
@@ -88,16 +89,21 @@ class Reader(DataSourceStreamReader):
         return _offset(self._sweep.highest(), self._pin.identity)
 
     def latestOffset(self, start: Offset, limit: ReadLimit) -> Offset:  # noqa: ARG002, N802
-        """Sweep; the offset of a new batch, or `start` where there is nothing to do."""
-        began, number = time.monotonic(), int(start["batch"]) + 1
-        if (self._settings.folder("work") / STREAM / STOP).exists():
-            return start
-        tasks = self._sweep.next(number, began)
-        if not tasks:
+        """Sweep until there is something to do; the offset of a new batch, or `start` where there is nothing for a while.
+
+        Spark would ask again and again, which costs the driver ten times what a look costs here.
+        """
+        number, until = int(start["batch"]) + 1, time.monotonic() + WAIT_SECONDS
+        while not (self._settings.folder("work") / STREAM / STOP).exists():
+            began = time.monotonic()
+            if tasks := self._sweep.next(number, began):
+                self._planned = number, tasks
+                return _offset(number, self._pin.follow())
             self._sweep.rest(began, time.monotonic())
-            return start
-        self._planned = number, tasks
-        return _offset(number, self._pin.follow())
+            if began > until:
+                break
+            time.sleep(LOOK_SECONDS)
+        return start
 
     def partitions(self, start: Offset, end: Offset) -> list[Part]:
         """The tasks of the batch that ends there; of one that an earlier driver began, what it left."""

@@ -18,8 +18,8 @@ import pytest
 
 from tests.conftest import LONG_AGO, Daemon, Digits, files_below, make_root, wait_until
 
-PATIENT = 600.0  # seconds; Spark starts slowly on a busy machine
 FULL = bool(os.environ.get("TEST_CLUSTER"))
+PATIENT = 600.0 if FULL else 120.0  # seconds; Spark starts slowly on a busy machine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,30 @@ def test_sweeps_rest(room: Room) -> None:
     room.put("a.png")
     assert [] == room.next(1.9)
     assert [] != room.next(0.2)
+
+
+def test_spark_waits_for_a_drop(room: Room) -> None:
+    """It is told of one that comes while it asks; where a stop is asked for, that there is nothing to do."""
+    pytest.importorskip("pyspark")
+    from pyspark.sql.streaming.datasource import ReadAllAvailable
+
+    from daemon.cluster.source import STOP, Reader
+
+    reader, limit = Reader(room.settings.model_dump_json(), str(room.settings.file), 2), ReadAllAvailable()
+    warm = reader.latestOffset(reader.initialOffset(), limit)
+    stop = room.root / "work" / ".stream" / STOP
+    stop.parent.mkdir()
+    stop.touch()
+    room.put("a.png")
+    assert warm == reader.latestOffset(warm, limit)
+    (room.root / "inbox" / "a.png").unlink()
+    stop.unlink()
+    with ThreadPoolExecutor(1) as asking:
+        asked = asking.submit(reader.latestOffset, warm, limit)
+        room.put("b.png")
+        assert {**warm, "batch": warm["batch"] + 1} == asked.result()
+    (part,) = reader.partitions(warm, asked.result())
+    assert ("b.png",) == part.task.names
 
 
 def test_a_task_answers_as_the_daemon_does(walked: tuple[Room, Walker], digits: Digits) -> None:
