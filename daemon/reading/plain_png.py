@@ -1,7 +1,7 @@
 """Small grey PNGs with nothing in them but the pixels, as MNIST's images are mostly saved.
 
-Nobody comes to harm by decoding one: it can neither hang nor bloat, and no part of Pillow meets it but its PNG filters. And
-without the search through formats, chunks and metadata it takes two fifths of the time that `Pillow.open` takes.
+Nobody comes to harm by decoding one: it can neither hang nor bloat, and libpng meets nothing but the filters of pixels that
+are known to be all there. It takes half the time that `Pillow.open` takes.
 Format: https://www.w3.org/TR/png-3/, section 5.
 """
 
@@ -10,10 +10,11 @@ from __future__ import annotations
 import struct
 import zlib
 
+import cv2
 import numpy as np
-from PIL import Image as Pillow
 
 MOST_BYTES, LONGEST_SIDE = 4096, 64
+PAETH = 4  # the last filter
 
 _BEGINNING = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _GREY = b"\x08\0\0\0\0"  # 8 bits, grey, the only compression and filtering there are, not interlaced
@@ -24,7 +25,7 @@ def read(data: bytes) -> np.ndarray | None:
     """Decode a file's content, if it is such a PNG and undamaged.
 
     Returns:
-        (height, width) uint8, 0 black to 255 white, read-only; None for any other content, to be decoded with care.
+        (height, width) uint8, 0 black to 255 white; None for any other content, to be decoded with care.
 
     """
     if not data.startswith(_BEGINNING) or data[24:29] != _GREY or len(data) > MOST_BYTES:
@@ -33,12 +34,19 @@ def read(data: bytes) -> np.ndarray | None:
     if not (0 < width <= LONGEST_SIDE and 0 < height <= LONGEST_SIDE):
         return None
     pixels = _find_pixels(data)
-    if pixels is None:
+    if pixels is None or not _are_whole(pixels, height, width + 1):
         return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def _are_whole(pixels: bytes, rows: int, length: int) -> bool:
+    """Whether a compressed stream is undamaged and holds so many rows, each of which begins with the number of a filter."""
+    stream = zlib.decompressobj()
     try:
-        return np.asarray(Pillow.frombytes("L", (width, height), pixels, "zip", "L"))
-    except ValueError:  # fewer or other pixels than the header says
-        return None
+        filtered = stream.decompress(pixels, rows * length + 1)
+    except zlib.error:
+        return False
+    return stream.eof and not stream.unused_data and len(filtered) == rows * length and max(filtered[::length]) <= PAETH
 
 
 def _find_pixels(data: bytes) -> bytes | None:
