@@ -25,6 +25,7 @@ TOGETHER_BYTES = 1 << 20  # of content, beyond which no further file is read bef
 FILES_AT_ONCE = 256  # files that `decode_all` gives to a process at once
 CHUNK_SECONDS = 2.0  # a worker gives back what it has after this long; the rest of the chunk is asked for again
 WRITE_SECONDS = 20.0  # a disk may be slow; a worker that hangs longer is replaced
+NO_READINGS = Readings.of([])
 MOST_LOSSES = 5  # of the processes, in a row and over one task, before that is the machine's fault
 
 
@@ -50,7 +51,7 @@ class Decoded:
     @classmethod
     def nothing(cls) -> Decoded:
         """Of an empty chunk."""
-        return cls(Rows(), Rows(), Readings.of([]), [], [], [])
+        return cls(Rows(), Rows(), NO_READINGS, [], [], [])
 
     def add(self, read: list[tuple[Drop, Picture]]) -> None:
         """Normalise pictures, and note what became of each."""
@@ -63,7 +64,8 @@ class Decoded:
                 self.drops.append(drop)
                 self.images.append(ImageFacts(*image[1:]))
                 found.append(image.readings)
-        self.readings = Readings.joined([self.readings, Readings.of(found)])
+        readings = Readings.of(found)
+        self.readings = Readings.joined([self.readings, readings]) if len(self.readings) else readings
 
 
 class Decoders(Workers):
