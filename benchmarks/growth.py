@@ -1,4 +1,4 @@
-"""`make growth`: a root with years behind it against an empty one, in turns: start, drops, memory, a training's start.
+"""`make growth`: a root with years behind it against an empty one: start, drops in turn, memory, a training's start.
 
 A million answers, 100,000 corrections, a ledger of 3,000 versions, all real files; the model is the shipped one in both.
 """
@@ -17,12 +17,13 @@ import time
 from pathlib import Path
 
 from benchmarks.past import write_answers, write_corrections, write_index, write_versions
-from benchmarks.speed import REPOSITORY, Daemon, Images, fresh_file_system, note, print_table
+from benchmarks.speed import REPOSITORY, Daemon, Images, describe_waits, fresh_file_system, note, print_table
 
 DAY = 86400.0
 SETTINGS = {"RETRAIN__CRON": "", "RETRAIN__AFTER_CORRECTIONS": 0}
 MOST = {"seconds": 1.2, "p50 ms": 1.2, "p99 ms": 1.2}  # times that of the empty root
 MOST_MB = 50.0  # more than the empty root
+SETTLES = 20  # seconds
 MOST_START = 10.0  # seconds that a training's first batch comes later
 DRAWN = ("SYNTHETIC_DIGITS", "SYNTHETIC_NO_DIGITS", "SCAN_VARIANTS")  # anew by each training, whatever the root
 
@@ -33,7 +34,7 @@ def main() -> int:
     parser.add_argument("--answers", type=int, default=1_000_000, help="(default: 1000000)")
     parser.add_argument("--corrections", type=int, default=100_000, help="(default: 100000)")
     parser.add_argument("--versions", type=int, default=3_000, help="in the ledger (default: 3000)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turn (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
     parser.add_argument("--drops", type=int, default=300, help="single drops a round (default: 300)")
     parser.add_argument("--grown", type=Path, help="a root that was grown before; it is used as it is, and kept")
     options = parser.parse_args()
@@ -43,8 +44,7 @@ def main() -> int:
         if not options.grown:
             grow(roots["grown"], options.answers, options.corrections, options.versions)
         for round_ in range(options.rounds):
-            for name in sorted(roots, reverse=bool(round_ % 2)):
-                measure(figures, name, roots[name], options.drops)
+            measure(figures, dict(sorted(roots.items(), reverse=bool(round_ % 2))), options.drops)
         for name, root in roots.items():
             note(figures, f"{name}: training", measure_training(root))
     print_table(figures)
@@ -61,18 +61,27 @@ def grow(root: Path, answers: int, corrections: int, versions: int) -> None:
     print(f"grown in {time.time() - began:.0f} s", flush=True)
 
 
-def measure(figures: dict[str, list[dict[str, float]]], name: str, root: Path, drops: int) -> None:
-    """One start, and what follows."""
-    with Daemon(root, **SETTINGS) as daemon:
-        note(figures, f"{name}: start", {"seconds": daemon.started, "CPU seconds": daemon.cpu_seconds()})
-        before = daemon.cpu_seconds()
-        time.sleep(20)  # for what follows a start in the background
-        note(figures, f"{name}: 20 s after it", {"CPU seconds": daemon.cpu_seconds() - before})
-        note(figures, f"{name}: single drops", daemon.latencies(Images(), drops))
-        before = daemon.cpu_seconds()
-        time.sleep(20)
-        idle = (daemon.cpu_seconds() - before) / 20
-        note(figures, f"{name}: memory", {"MB": daemon.memory() / 2**20, "idle CPU share": idle})
+def measure(figures: dict[str, list[dict[str, float]]], roots: dict[str, Path], drops: int) -> None:
+    """One start of each, one after the other, and what follows; drops come in turn, so that noise is the same for both."""
+    with contextlib.ExitStack() as stack:
+        daemons = {}
+        for name, root in roots.items():
+            daemons[name] = daemon = stack.enter_context(Daemon(root, **SETTINGS))
+            note(figures, f"{name}: start", {"seconds": daemon.started, "CPU seconds": daemon.cpu_seconds()})
+            before = daemon.cpu_seconds()
+            time.sleep(SETTLES)  # for what follows a start in the background
+            note(figures, f"{name}: {SETTLES} s after it", {"CPU seconds": daemon.cpu_seconds() - before})
+        images, waits = Images(), {name: list[float]() for name in daemons}
+        for number in range(drops):
+            for name, daemon in daemons.items():
+                waits[name].append(daemon.latency(images, number))
+        for name in daemons:
+            note(figures, f"{name}: single drops", describe_waits(waits[name]))
+        idle_since = {name: daemon.cpu_seconds() for name, daemon in daemons.items()}
+        time.sleep(SETTLES)
+        for name, daemon in daemons.items():
+            idle = (daemon.cpu_seconds() - idle_since[name]) / SETTLES
+            note(figures, f"{name}: memory", {"MB": daemon.memory() / 2**20, "idle CPU share": idle})
 
 
 def measure_training(root: Path) -> dict[str, float]:

@@ -151,6 +151,11 @@ def note(figures: dict[str, list[dict[str, float]]], name: str, values: dict[str
     print(f"  {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()), flush=True)
 
 
+def describe_waits(waits: list[float]) -> dict[str, float]:
+    """What single drops waited, in ms."""
+    return {f"p{share} ms": float(np.percentile(waits, share)) for share in (50, 95, 99)} | {"slowest ms": max(waits)}
+
+
 def print_table(figures: dict[str, list[dict[str, float]]]) -> None:
     """Medians, with the least and the most."""
     print(f"\n{'':<54} {'median':>12} {'least':>10} {'most':>10}")
@@ -268,16 +273,20 @@ class Daemon:
         for number in range(count):
             if number in due:
                 self.swap()
-            name = f"single{self._process.pid}-{self._count}-{number}.png"
-            (self.root / "one").write_bytes(images.png(number))
-            result = f"{self.root}/results/{name}.json"
-            time.sleep(PAUSE)
-            began = time.perf_counter()
-            os.rename(self.root / "one", f"{self.root}/inbox/{name}")
-            while not os.path.exists(result):
-                time.sleep(0.0001)
-            waits.append(1e3 * (time.perf_counter() - began))
-        return {f"p{share} ms": float(np.percentile(waits, share)) for share in (50, 95, 99)} | {"slowest ms": max(waits)}
+            waits.append(self.latency(images, number))
+        return describe_waits(waits)
+
+    def latency(self, images: Images, number: int) -> float:
+        """A single drop after PAUSE: ms from the rename to the visible result."""
+        name = f"single{self._process.pid}-{self._count}-{number}.png"
+        (self.root / "one").write_bytes(images.png(number))
+        result = f"{self.root}/results/{name}.json"
+        time.sleep(PAUSE)
+        began = time.perf_counter()
+        os.rename(self.root / "one", f"{self.root}/inbox/{name}")
+        while not os.path.exists(result):
+            time.sleep(0.0001)
+        return 1e3 * (time.perf_counter() - began)
 
     def swap(self) -> None:
         """Make the daemon go to the other of two versions that differ in their last digits."""
