@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -284,9 +285,22 @@ def killed_at(step: int, settings: Settings) -> bool:
     return code == 9
 
 
-@pytest.mark.parametrize("kept", ["archive", ""], ids=["archived", "deleted"])
-def test_a_kill_at_any_step_loses_and_doubles_nothing(tmp_path: Path, kept: str) -> None:
-    """Whatever line it ends at: every file is in its folder or in a whole archive, and the next run ends the same."""
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        if Path(folder).stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("needs another file system than that of temporary files")
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("is_kept", [True, False], ids=["archived", "deleted"])
+def test_a_kill_at_any_step_loses_and_doubles_nothing(tmp_path: Path, is_kept: bool, elsewhere: Path) -> None:
+    """Whatever line it ends at: every file is in its folder or in a whole archive, and the next run ends the same.
+
+    The archive is on another file system.
+    """
+    kept = str(elsewhere / "archive") if is_kept else ""
     make(tmp_path / "pattern")
     expected: dict[str, Any] = {}
     step, stride = 1, 1 if FULL else 23
@@ -303,7 +317,9 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(tmp_path: Path, kept: str)
         ended = {"rows": rows(settings), "folders": in_folders(settings), "archive": archived(settings) if kept else {}}
         assert (expected := expected or ended) == ended
         assert before == ended["archive"] | ended["folders"] or not kept
-        assert [] == list(root.glob("archive/.*"))
+        if settings.archive:
+            assert [] == list(settings.archive.glob(".*"))
+            shutil.rmtree(settings.archive)
         shutil.rmtree(root)
         if not killed:
             break
