@@ -1,7 +1,7 @@
 """`make bench`: the real daemon, driven from outside, against its limits and the tutorial script.
 
 Everything is measured in turn within one run, because machines are noisy: trust the ratios, and CPU more than wall time.
-Prints a table, and writes it as JSON.
+Prints a table, writes it as JSON, and draws it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turn (default: 3)")
     parser.add_argument("--drops", type=int, default=300, help="single drops for the latency (default: 300)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where to write the figures")
+    parser.add_argument("--picture", type=Path, default=Path("build/bench.png"), help="where to draw them")
     parser.add_argument("--swaps", type=int, default=20, help="model swaps among single drops (default: 20)")
     parser.add_argument("--limits", type=Path, help=argparse.SUPPRESS)  # a child that measures what one process could do
     parser.add_argument("--peer", nargs=3, help=argparse.SUPPRESS)  # a child that is the tutorial script
@@ -61,6 +62,10 @@ def main() -> int:
     print_table(figures)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    from benchmarks.picture import draw  # here, for the children whose start is measured need no matplotlib
+
+    options.picture.parent.mkdir(parents=True, exist_ok=True)
+    draw(figures, options.picture)
     return 0
 
 
@@ -251,10 +256,13 @@ class Daemon:
         before = self._results()
         peak = Peak(self)
         cpu, began = self.cpu_seconds(), time.monotonic()
-        for entry in os.scandir(staged):
-            os.rename(entry.path, f"{self.root}/inbox/{entry.name}")
-        while self._results() < before + count:
-            time.sleep(max(0.01, 0.02 * (time.monotonic() - began)))
+        names = os.listdir(staged)
+        for name in names:
+            os.rename(f"{staged}/{name}", f"{self.root}/inbox/{name}")
+        late = [f"{self.root}/results/{name}.json" for name in (names[-1], max(names))]
+        # All are counted only once the likely last ones are there: who lists a folder keeps others from writing to it.
+        while not all(map(os.path.exists, late)) or self._results() < before + count:
+            time.sleep(0.01)
         seconds = time.monotonic() - began
         cpu = self.cpu_seconds() - cpu
         shutil.rmtree(staged)
