@@ -31,7 +31,7 @@ from tests.faults.harness import (
     traced,
     until,
 )
-from tests.faults.test_kills import rehearse
+from tests.faults.test_kills import rehearse, spread
 
 pytestmark = [needs_root, pytest.mark.timeout(3600 if FULL else 300)]
 RESUME_SECONDS = 5.0  # after the cause has gone
@@ -58,7 +58,7 @@ def test_an_error_of_any_call_is_nobodys_end(nursery: Nursery, place: Path, tmp_
         plan, _ = rehearse(daemon, drops, tmp_path / "calls")
         for error in ERRORS:
             faults = [call for call in plan if call[1] in POSSIBLE[error]]
-            for thread, kind, number in faults if FULL else faults[:: max(2, len(faults) // 2)][:2]:
+            for thread, kind, number in spread(faults) if FULL else faults[:: max(2, len(faults) // 2)][:2]:
                 before = faults_counted(daemon)
                 with traced([threads_of(daemon.pid)[thread]], f"{kind}:error={error}:when={number}", trace=kind):
                     drops.drop_mixture()

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import pytest
 
@@ -34,7 +35,9 @@ from tests.faults.harness import (
 )
 
 pytestmark = [needs_root, pytest.mark.timeout(3600 if FULL else 300)]
-RANDOM_KILLS = 200 if FULL else 3
+RANDOM_KILLS = 100 if FULL else 3
+MOST_OF_A_KIND = 6  # of the calls of one kind in one thread: a mixture has 17 files, which meet the same lines
+Call = TypeVar("Call", tuple[int, str, int], tuple[str, int])
 CALL = re.compile(r"^(\d+) +(\w+)\((.*)")
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
@@ -73,13 +76,22 @@ def rehearse(daemon: Daemon, drops: Drops, log: Path) -> tuple[list[tuple[int, s
     return mine, theirs
 
 
+def spread(calls: list[Call]) -> list[Call]:
+    """Of each kind at most so many, the first and the last among them; a call's last element is its number."""
+    kinds: dict[tuple[int | str, ...], list[Call]] = {}
+    for call in calls:
+        kinds.setdefault(call[:-1], []).append(call)
+    places = [place / (MOST_OF_A_KIND - 1) for place in range(MOST_OF_A_KIND)]
+    return [call for group in kinds.values() for call in dict.fromkeys(group[round(at * (len(group) - 1))] for at in places)]
+
+
 def sample(calls: list[tuple[int, str, int]]) -> list[tuple[int, str, int]]:
-    """All of them in the full run; in the short one, one of each kind, early enough to be met again.
+    """Some of each kind and thread in the full run; in the short one, one of each kind, early enough to be met again.
 
     Without the writes, whose number depends on what is logged meanwhile: there is a test for them alone.
     """
     if FULL:
-        return calls
+        return spread(calls)
     by_kind: dict[str, list[tuple[int, str, int]]] = {}
     for call in calls:
         by_kind.setdefault(call[1], []).append(call)
@@ -154,7 +166,7 @@ def test_a_decoder_killed_at_any_call_is_replaced(nursery: Nursery, place: Path,
         drops.drop_digits(600 if FULL else 100)
         daemon.settle()
         _, plan = rehearse(daemon, drops, tmp_path / "calls")
-        plan += [("read", number) for number in range(1, 6)] + [("futex", number) for number in range(1, 4)]
+        plan = spread(plan) + [("read", number) for number in range(1, 6)] + [("futex", number) for number in range(1, 4)]
         chances(SEED).shuffle(plan)
         plan = plan if FULL else plan[:4]
         for kind, number in plan:
@@ -179,7 +191,7 @@ def test_decoders_killed_at_random_moments_are_replaced(nursery: Nursery, place:
     with Reader(root), Daemon(nursery, root) as daemon:
         drops.drop_digits(50)
         daemon.settle()
-        for _ in range(100 if FULL else 2):
+        for _ in range(50 if FULL else 2):
             drops.drop_digits(300 if FULL else 150)
             pause_at_most(chance, 0.1)
             victims = [pid for pid in (*daemon.workers, *map(parent_of, daemon.workers)) if pid]

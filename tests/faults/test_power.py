@@ -38,7 +38,7 @@ from tests.faults.harness import (
 )
 
 pytestmark = [needs_root, pytest.mark.timeout(3600 if FULL else 300)]
-CUTS = 100 if FULL else 2
+CUTS = 50 if FULL else 2
 WAITING = 600 if FULL else 150  # files in the inbox when the daemon starts
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
