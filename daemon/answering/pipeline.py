@@ -150,7 +150,7 @@ class Pipeline:
             if len(drops) > 1:  # what hangs costs its whole limit again in each part that it is in: so at once alone
                 self._split(drops, 1, few, error)
             else:
-                detail = f"Decoding took longer than allowed: {error}."
+                detail = "Decoding took longer than allowed, on the processor alone."
                 hint = "Save the picture as PNG, or raise [inbox] decode_seconds."
                 await self._refuse(Rejection(drops[0], "too_slow", detail, hint, None))
         except OSError as error:

@@ -90,7 +90,7 @@ class Decoders(Workers):
 
     def write(self, task: Callable[[], Result], done: Callable[[Future[Result]], None]) -> None:
         """Do a task that writes files; `done` and errors are as in `run`."""
-        self.run(task, WRITE_SECONDS, done)
+        self.run(task, WRITE_SECONDS, done, by_clock=True)
 
 
 def decode_chunk(work: Path, drops: list[Drop], max_bytes: int, max_pixels: int) -> Decoded:

@@ -1,8 +1,9 @@
 """A pool of light processes with limits, for tasks that a hostile file may ruin: it then harms nobody but itself.
 
 They never import TensorFlow. Each has an address-space limit; a task that outlasts its time limit costs its process, which
-Pebble replaces. What Pebble cannot survive (its fork server or an idle process killed, a process killed while it holds the
-lock of the channel) costs the pool, which is replaced here.
+Pebble replaces. That time is the processor's: to wait for a slow disk, or on a busy machine, is not the file's fault; what
+waits too long is given up innocently. What Pebble cannot survive (its fork server or an idle process killed, a process
+killed while it holds the lock of the channel) costs the pool, which is replaced here.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from typing import Any, TypeVar
 
-from pebble import ProcessPool
+from pebble import ProcessExpired, ProcessPool
 
 from daemon.processes import die_with_parent
 
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 
 PRELOADED = ["daemon.reading.chunks", "daemon.reading.showing", "daemon.answering.publish"]  # what the tasks are made of
 IMPORTED_IN = os.getpid()  # the fork server, in what it forks: this module is among those
+AS_LONG = 10  # times its processor time a task may take by the clock
 STUCK_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
 Result = TypeVar("Result")
 
@@ -57,19 +60,28 @@ class Workers:
         self._pool: ProcessPool | None = None
         self.renew()
 
-    def run(self, task: Callable[[], Result], seconds: float, done: Callable[[Future[Result]], None]) -> None:
+    def run(
+        self, task: Callable[[], Result], seconds: float, done: Callable[[Future[Result]], None], by_clock: bool = False
+    ) -> None:
         """Run a task; `done` is called, mostly from another thread, with a future that has its result or error.
 
         The error is a TimeoutError when it took longer than `seconds`, WorkersLost when it was given up innocently,
         ProcessExpired when the process died on it.
+
+        Args:
+            task: what to run.
+            seconds: of the processor.
+            done: is handed the future.
+            by_clock: whether the seconds are the clock's instead.
 
         Raises:
             OSError: there are no processes to be had now.
 
         """
         given = time.monotonic()
+        limited, longest = (task, seconds) if by_clock else (partial(_limited, task, seconds), AS_LONG * seconds)
         try:
-            future: Future[Any] = self.renew().schedule(task, timeout=seconds)
+            future: Future[Any] = self.renew().schedule(limited, timeout=longest)
         except RuntimeError as error:  # the pool broke this very moment
             raise OSError(errno.EAGAIN, f"decoder processes: {error}") from error
         self._open[future] = given
@@ -77,7 +89,7 @@ class Workers:
         def ended(future: Future[Any]) -> None:
             self._open.pop(future, None)
             self._progress = time.monotonic()
-            done(_innocent(future, self._progress - given < seconds))
+            done(_told(future, not by_clock or self._progress - given < seconds))
 
         future.add_done_callback(ended)
 
@@ -133,21 +145,37 @@ def start_fork_server() -> ForkServerContext:
     return context
 
 
-def _innocent(future: Future[Any], early: bool) -> Future[Any]:
+def _limited(task: Callable[[], Result], seconds: float) -> Result:
+    """Run a task in a worker, which SIGPROF ends after so many seconds of the processor."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        return task()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _told(future: Future[Any], is_innocent: bool) -> Future[Any]:
     """Tell what the task did from what was done to it.
 
     Args:
         future: one that has ended.
-        early: whether less time than its limit has passed; Pebble measures by a clock that can be set.
+        is_innocent: whether a time-out is not its doing; Pebble measures by a clock, and by one that can be set.
 
     """
     try:
         error = future.exception()
     except BaseException:  # cancelled, as the pool was stopped
         error = BrokenProcessPool()
-    if isinstance(error, BrokenProcessPool) or (isinstance(error, TimeoutError) and early):
-        future = Future()
-        future.set_exception(WorkersLost())
+    if isinstance(error, BrokenProcessPool) or (isinstance(error, TimeoutError) and is_innocent):
+        return _failed(WorkersLost())
+    if isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGPROF:
+        return _failed(TimeoutError("its processor time is used up"))
+    return future
+
+
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
     return future
 
 

@@ -6,9 +6,11 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from daemon.answering.retirement import SLOW_SECONDS
 from tests.faults.harness import (
@@ -242,3 +244,24 @@ def test_a_slow_disk_is_told_and_waited_for(nursery: Nursery, place: Path) -> No
             assert daemon.get("/livez")[0] == 200
             check_nothing_lost(root, drops)
         resumes(daemon, root, drops)
+
+
+def test_a_slow_disk_is_not_the_end_of_what_is_read_from_it(nursery: Nursery, place: Path) -> None:
+    """A file that takes longer to come from the disk than an image may take to decode is answered all the same."""
+    root = lay_out(place / "root", nursery.model)
+    drops = Drops(root / "inbox")
+    with Daemon(nursery, root, {"DIGITD_INBOX__DECODE_SECONDS": "0.5"}) as daemon:
+        drops.drop_mixture()
+        daemon.settle()
+        with traced(daemon.workers, "read:delay_enter=1500000", trace="read", paths=[f"{root}/work/slow.bmp"]):
+            drops.drop("slow.bmp", bmp())
+            daemon.settle()
+        assert (root / "results/slow.bmp.json").exists()
+        check_all_done(root, drops)
+
+
+def bmp() -> bytes:
+    """A digit that is not harmless enough to be decoded in the daemon's main process."""
+    file = BytesIO()
+    Image.open(BytesIO(png(1))).save(file, "BMP")
+    return file.getvalue()
