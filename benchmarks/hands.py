@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parent.parent
 SCANS = "datasets/scans.npz"
 INKED = 0.4  # of the way from the paper to the darkest ink: what is darker belongs to the digit
 FRAME = 50  # pixels
+MARKER = 9  # pixels that it writes wider than the pen did
 
 
 def judged() -> Scans:
@@ -72,6 +73,16 @@ def framed(_: Mnist) -> Iterator[Case]:
     yield from _cases("framed", stretch)
 
 
+def bold(_: Mnist) -> Iterator[Case]:
+    """The scans as a marker would have written them, cut to their ink."""
+
+    def thicken(picture: np.ndarray, _: np.random.Generator) -> bytes:
+        inked = Image.fromarray(np.pad(cut(picture), MARKER // 2, mode="edge"))
+        return png(np.asarray(inked.filter(ImageFilter.MinFilter(MARKER))))
+
+    yield from _cases("bold", thicken)
+
+
 def _cases(name: str, show: Callable[[np.ndarray, np.random.Generator], bytes]) -> Iterator[Case]:
     scans = judged()
     for index, (picture, digit, writer) in enumerate(zip(scans.pictures, scans.digits, scans.writers, strict=True)):
@@ -83,4 +94,5 @@ SETS: Sets = {
     "cropped": cropped,
     "coarse": coarse,
     "framed": framed,
+    "bold": bold,
 }

@@ -4,6 +4,8 @@
 2. A picture under SMALL pixels, or one that was enlarged from such, holds a digit and nothing else: it is only scaled.
 3. All else is read as a page, and where that leaves ink out, also as a digit that was cut out of one; and as a bold digit,
    where much of the picture is ink.
+
+What is bold is read a second time with thinner strokes: most of what a model has learnt from was written with a pen.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from daemon.reading.bold import read_bold
-from daemon.reading.mnist import SIDE, Blank, Reading, find_doubts, take_canonical
+from daemon.reading.mnist import BOLD, SIDE, Blank, Reading, find_doubts, take_canonical, thin
 from daemon.reading.page import read_page
 from daemon.reading.small import read_small, undo_enlargement, undo_smooth_enlargement
 
@@ -34,7 +36,7 @@ def normalise_all(greys: list[np.ndarray]) -> list[tuple[Reading, ...] | Blank]:
     square = [number for number, grey in enumerate(greys) if grey.shape == (SIDE, SIDE)]
     if square:
         ink, fits = take_canonical(np.stack([greys[number] for number in square]))
-        doubts = find_doubts(ink)
+        doubts, _ = find_doubts(ink)
         done = {number: (Reading(ink[i], doubts[i]),) for i, number in enumerate(square) if fits[i]}
     others: list[tuple[int, list[Reading]]] = []
     for number, grey in enumerate(greys):
@@ -44,10 +46,15 @@ def normalise_all(greys: list[np.ndarray]) -> list[tuple[Reading, ...] | Blank]:
             except Blank as blank:
                 done[number] = blank
     if others:
-        doubts = find_doubts(np.stack([reading.pixels for _, readings in others for reading in readings]))
-        doubts.reverse()
+        doubts, widths = find_doubts(np.stack([reading.pixels for _, readings in others for reading in readings]))
+        start = 0
         for number, readings in others:
-            done[number] = tuple(Reading(pixels, found or doubts.pop()) for pixels, found in readings)
+            own = slice(start, start + len(readings))
+            found = [Reading(pixels, doubt or odd) for (pixels, doubt), odd in zip(readings, doubts[own], strict=True)]
+            if widths[start] > BOLD:
+                found.append(Reading(thin(found[0].pixels), found[0].doubt))
+            done[number] = tuple(found)
+            start = own.stop
     return [done[number] for number in range(len(greys))]
 
 

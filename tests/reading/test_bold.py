@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from daemon.reading.bold import read_bold
+from daemon.reading.mnist import find_doubts
 from daemon.reading.normalise import normalise
 from tests.reading.test_page import FIVE, SEVEN, ZERO, draw, overlap
 
@@ -29,3 +30,12 @@ def test_a_page_is_no_bold_digit() -> None:
     half = Image.new("L", (200, 200), 250)
     ImageDraw.Draw(half).rectangle((0, 0, 100, 200), fill=20)
     assert [read_bold(np.asarray(picture)) for picture in (page, shadow, half)] == [None, None, None]
+
+
+def test_what_is_bold_is_read_a_second_time_as_a_pen_would_have_written_it() -> None:
+    """A marker's 5 has a last reading with strokes two pixels thinner and the same doubt; a pen's has none."""
+    marker, pen = (normalise(np.asarray(draw(FIVE, (150, 200), 40, width))) for width in (36, 10))
+    assert (3, 1) == (len(marker), len(pen))
+    _, widths = find_doubts(np.stack([reading.pixels for reading in marker]))
+    assert 1 < widths[0] - widths[-1] < 3
+    assert marker[0].doubt == marker[-1].doubt

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from daemon.reading.mnist import Blank
-from daemon.reading.normalise import normalise
+from daemon.reading.normalise import normalise, normalise_all
 
 SEVEN = [(0, 0), (1, 0), (0.35, 1)]
 FIVE = [(1, 0), (0.1, 0), (0, 0.45), (0.6, 0.4), (1, 0.7), (0.6, 1), (0, 0.95)]
@@ -76,3 +76,16 @@ def test_a_grid_without_a_digit_is_blank() -> None:
         lines.line((0, place, 300, place), fill=120, width=2)
     with pytest.raises(Blank):
         normalise(np.asarray(page))
+
+
+def test_doubts_stay_with_their_pictures() -> None:
+    """Two digits beside each other, a blot and a digit have the same doubts together as each alone, in any order."""
+    digit = np.asarray(draw(SEVEN, (120, 160), 30, 8))
+    two = np.hstack([digit, digit])
+    blot = np.full((160, 160), 250, np.uint8)
+    blot[50:110, 50:110] = 20
+    pictures = [two, blot, digit, two, digit]
+    alone = [tuple(reading.doubt for reading in normalise(picture)) for picture in pictures]
+    assert ["several_digits", "not_a_digit", None] == [doubts[0] for doubts in alone[:3]]
+    together = [tuple(reading.doubt for reading in readings) for readings in normalise_all(pictures)]
+    assert alone == together
