@@ -23,6 +23,7 @@ from daemon.reading.small import paper_is_light
 BACKGROUND_SIDE = 64  # pixels, about; the size at which paper and shadows are looked for
 REACH_SHARE = 0.11  # of the longer side; half the width of a square that no stroke fills
 EVEN_SHARE = 0.1  # of the places where ink and paper meet: so near to a half, their share tells nothing of which is which
+NARROW_SHARE = 0.75  # of the most contrast; where what is narrow has less, an edge has the most
 FLAT = 12  # grey levels; where the border of the background varies less, the paper has one grey all over
 DARKEST_PAPER = 40  # grey levels; in a deeper shadow ink is not made stronger any more
 LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whatever Otsu says
@@ -83,7 +84,7 @@ def _find_ink(grey: np.ndarray) -> np.ndarray:
     width = 2 * max(2, round(max(small.shape) * REACH_SHARE)) + 1
     square = np.ones((width, width), np.uint8)
     lightest, darkest = cv2.dilate(small, square), cv2.erode(small, square)
-    is_light = _ink_is_light(small, lightest, darkest)
+    is_light = _ink_is_light(small, lightest, darkest, square)
     background = cv2.dilate(darkest, square) if is_light else cv2.erode(lightest, square)
     border = _border(background)
     if int(border.max()) - int(border.min()) < FLAT:
@@ -101,14 +102,25 @@ def _ink_on(paper: np.ndarray, grey: np.ndarray, is_light: bool) -> np.ndarray:
     return cv2.divide(cv2.subtract(paper, grey), np.maximum(paper, DARKEST_PAPER), scale=255)
 
 
-def _ink_is_light(grey: np.ndarray, lightest: np.ndarray, darkest: np.ndarray) -> bool:
-    """Whether there is less light than dark where the two meet; if that is even, where paper should be."""
+def _ink_is_light(grey: np.ndarray, lightest: np.ndarray, darkest: np.ndarray, square: np.ndarray) -> bool:
+    """Whether there is less light than dark where the two meet.
+
+    If that is even, a shadow's edge may have more contrast than the ink, but unlike ink it is not narrow: then by what is
+    narrow and stands out most, as a share of the light there. Else by where paper should be.
+    """
     contrast = cv2.subtract(lightest, darkest)
     middle = cv2.addWeighted(lightest, 0.5, darkest, 0.5, 0)
     busy = contrast > contrast.max() // 2
     dark = int(np.count_nonzero(busy & (grey < middle))) / int(np.count_nonzero(busy))
     if abs(dark - 0.5) > EVEN_SHARE:
         return dark > 0.5
+    paper = cv2.erode(lightest, square)
+    narrow = [cv2.subtract(grey, cv2.dilate(darkest, square)), cv2.subtract(paper, grey)]
+    if max(int(one.max()) for one in narrow) < NARROW_SHARE * int(contrast.max()):
+        margin = len(square) // 2  # along the border nothing tells an edge from a line
+        inner = slice(margin, -margin), slice(margin, -margin)
+        light, dark = (float((one[inner] / np.maximum(paper[inner], DARKEST_PAPER)).max(initial=0)) for one in narrow)
+        return light > dark
     return not paper_is_light(grey)
 
 

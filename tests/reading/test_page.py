@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw
 
 from daemon.reading.mnist import Blank
 from daemon.reading.normalise import normalise, normalise_all
+from daemon.training.scans import JUDGES, load_scans
+from tests.conftest import REPOSITORY
 
 SEVEN = [(0, 0), (1, 0), (0.35, 1)]
 FIVE = [(1, 0), (0.1, 0), (0, 0.45), (0.6, 0.4), (1, 0.7), (0.6, 1), (0, 0.95)]
@@ -89,3 +91,16 @@ def test_doubts_stay_with_their_pictures() -> None:
     assert ["several_digits", "not_a_digit", None] == [doubts[0] for doubts in alone[:3]]
     together = [tuple(reading.doubt for reading in readings) for readings in normalise_all(pictures)]
     assert alone == together
+
+
+def test_a_shadow_deeper_than_the_ink_is_no_ink() -> None:
+    """Of photographs that lie mostly in a soft shadow nearly all are read as without it, from wherever it falls."""
+    alike = 0
+    for turn, scan in enumerate(load_scans("datasets/scans.npz", REPOSITORY).by(JUDGES).pictures[::40]):
+        sheet = np.pad(scan, 40, mode="edge").astype(np.float32)
+        y, x = (np.linspace(-0.5, 0.5, side) for side in sheet.shape)
+        across = np.add.outer(y * np.sin(turn * np.pi / 4 + 0.3), x * np.cos(turn * np.pi / 4 + 0.3))
+        light = (1 - 0.5 / (1 + np.exp((across - 0.22) * 40))) * (0.75 + 0.45 * across)
+        photograph = np.clip(sheet * light, 0, 255).astype(np.uint8)
+        alike += overlap(normalise(sheet.astype(np.uint8))[0].pixels, normalise(photograph)[0].pixels) > 0.6
+    assert 19 <= alike
