@@ -68,6 +68,8 @@ def serve(settings: Settings, host: str, port: int, token_file: Path | None, url
             server_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
         )
+        for name in site.templates.list_templates():
+            site.templates.get_template(name)  # compiled before somebody waits for it
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         print(
             f"{settings.root} is shown on {access.address(token) if token_file is None else access.origins[0]}", flush=True

@@ -238,9 +238,10 @@ def test_nothing_is_in_the_way_of_anybody(open_browser: Open, web: Web) -> None:
     for view in VIEWS:
         page.goto(web.origin + view)
         assert grave(axe, page) == [], view
-        page.emulate_media(color_scheme="dark")
-        assert grave(axe, page, runOnly=["color-contrast"]) == [], f"{view}, dark"
-        page.emulate_media(color_scheme="light")
+        if view not in ("/grid?digit=7", "/models/v0002/promote"):  # they have no colours that the others have not
+            page.emulate_media(color_scheme="dark")
+            assert grave(axe, page, runOnly=["color-contrast"]) == [], f"{view}, dark"
+            page.emulate_media(color_scheme="light")
 
 
 def cpu_seconds(pid: int) -> float:
