@@ -19,7 +19,8 @@ import pytest
 from tests.conftest import LONG_AGO, Daemon, Digits, files_below, make_root, wait_until
 
 FULL = bool(os.environ.get("TEST_CLUSTER"))
-PATIENT = 600.0 if FULL else 120.0  # seconds; Spark starts slowly on a busy machine
+PATIENT = 600.0 if FULL else 120.0  # seconds
+STARTING = max(300.0, PATIENT)  # Spark starts slowly on a busy machine; once for all tests of a module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +58,7 @@ class Stream(Daemon):
                 pytest.fail(f"the stream ended with {self.process.returncode}:\n{self.log}")
             return self.address is not None and self.get("/readyz")[0] == 200
 
-        wait_until(ready, "/readyz to be 200", PATIENT)
+        wait_until(ready, "/readyz to be 200", STARTING)
         return self
 
     def drop_digits(self, digits: Digits, first: int, count: int) -> dict[str, int]:
@@ -180,7 +181,8 @@ class Cluster:
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
     """A stream that tests share: each drops names of its own."""
     root = make_root(tmp_path_factory.mktemp("stream"))
-    running = Stream(root, "local[2,4]", INBOX__RESCAN_SECONDS=1, INBOX__GRACE_SECONDS=60)
+    slots = 2 if FULL else 1  # each loads TensorFlow
+    running = Stream(root, f"local[{slots},4]", INBOX__RESCAN_SECONDS=1, INBOX__GRACE_SECONDS=60)
     try:
         yield running.wait_ready()
     finally:
