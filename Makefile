@@ -29,7 +29,7 @@ lint: $(VENV)/dev-ready  ## style, formatting, types, and who imports whom
 faults: $(VENV)/dev-ready  ## the whole fault suite: kills, power cuts, full disks, hostile files; as root, over an hour
 	FAULTS=full $(BIN)/python -m pytest tests/faults tests/hostile -s
 
-test-systemd: $(VENV)/dev-ready  ## boot a small Debian and prove the service in it; as root, about 10 minutes
+test-systemd: $(VENV)/dev-ready  ## boot a small Debian and prove the service in it; as root, 10 to 25 minutes
 	TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
 
 test-cluster: $(VENV)/dev-ready $(VENV)/spark-ready  ## the stream on a real Spark, in full: kills, a cluster on loopback; needs Java

@@ -39,7 +39,7 @@ from tests.faults.harness import (
 
 pytestmark = [needs_root, pytest.mark.timeout(3600 if FULL else 300)]
 CUTS = 50 if FULL else 2
-WAITING = 600 if FULL else 150  # files in the inbox when the daemon starts
+WAITING = 300 if FULL else 150  # files in the inbox when the daemon starts
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
 
@@ -49,7 +49,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.point = folder / "mount"
         self.point.mkdir()
-        self._image = make_ext4(folder, 512 if FULL else 96)
+        self._image = make_ext4(folder, 256 if FULL else 96)
         self.mount()
 
     def mount(self) -> None:
