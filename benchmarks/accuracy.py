@@ -30,6 +30,7 @@ from daemon.reading.mnist import Reading
 from daemon.reading.readings import Readings
 
 WORST = 120  # images on the contact sheet
+FEW_DRAWN, FEW_NO_DIGITS = 220, 120  # images a set: drawing one takes 20 to 90 ms
 REAL = {"mnist": devset.plain} | hands.SETS
 DRAWN = {name: make for name, make in devset.DIGITS.items() if make is not devset.plain}
 
@@ -113,7 +114,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", type=Path, default=Path("config.toml"))
     parser.add_argument("--model", type=Path, default=Path("models/current.h5"), help="with its manifest .json beside it")
-    parser.add_argument("--limit", type=int, default=None, help="images a set, at most")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        help=f"images a set; 0 for all; unless given, all that are real, {FEW_DRAWN} drawn and {FEW_NO_DIGITS} of no digit",
+    )
     parser.add_argument("--kinds", action="store_true", help="also print each set's kinds that were read worst")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the worst answers, a PNG")
     chosen = parser.parse_args()
@@ -125,10 +130,11 @@ def main() -> int:
         print(f"not installed: apt-get install {' '.join(packages)}")
 
     everything = []
-    for title, sets in (("real", REAL), ("drawn", DRAWN)):
+    limits = (None, FEW_DRAWN, FEW_NO_DIGITS) if chosen.limit is None else (chosen.limit or None,) * 3
+    for title, sets, limit in (("real", REAL, limits[0]), ("drawn", DRAWN, limits[1])):
         columns = f"{'images':>6} {'right':>7} {'accepted':>9} {'of those wrong':>15} {'ECE':>6}  %  {'us/image':>8}"
         print(f"\n{title:<12} {columns}")
-        for name, a in read_all(sets, mnist, model, settings, chosen.limit):
+        for name, a in read_all(sets, mnist, model, settings, limit):
             print_row(name, a, slice(None))
             if name in hands.SETS:
                 print_writers(a)
@@ -136,7 +142,7 @@ def main() -> int:
                 print_kinds(a, a.answer == a.truth)
             everything.append(a)
     print(f"\n{'no digit':<12} {'images':>6} {'held back':>9} {'rejected':>8} {'by doubt':>8}  %")
-    for name, a in read_all(devset.NO_DIGITS, mnist, model, settings, chosen.limit):
+    for name, a in read_all(devset.NO_DIGITS, mnist, model, settings, limits[2]):
         doubted = np.array([doubt is not None for doubt in a.doubt])
         print(
             f"{name:<12} {len(a.held):>6} {100 * a.held.mean():>9.2f} {100 * (a.answer < 0).mean():>8.2f} "

@@ -26,6 +26,10 @@ EVEN_SHARE = 0.1  # of the places where ink and paper meet: so near to a half, t
 NARROW_SHARE = 0.75  # of the most contrast; where what is narrow has less, an edge has the most
 FLAT = 12  # grey levels; where the border of the background varies less, the paper has one grey all over
 DARKEST_PAPER = 40  # grey levels; in a deeper shadow ink is not made stronger any more
+FAINT_CONTRAST, FAINT_SHARE = (
+    16,
+    0.12,
+)  # grey levels, and of the picture: so little ink may be fainter; paper's grain is everywhere
 LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whatever Otsu says
 WEAK_SHARE = 0.4  # of the threshold; in a digit cut out of a page, ink above this that is joined to other ink is ink too
 
@@ -52,11 +56,11 @@ def read_page(grey: np.ndarray) -> list[Reading]:
 
     """
     low, high, *_ = cv2.minMaxLoc(grey)
-    if high - low < BLANK_CONTRAST:
+    if high - low < FAINT_CONTRAST:
         raise Blank(high - low)
     ink = _find_ink(grey)
-    threshold, level, contrast = _find_threshold(ink)
-    if contrast < BLANK_CONTRAST:
+    threshold, level, contrast, share = _find_threshold(ink)
+    if contrast < (FAINT_CONTRAST if share < FAINT_SHARE else BLANK_CONTRAST):
         raise Blank(contrast)
     components = find_components(erase_rules(cv2.threshold(ink, threshold, 255, cv2.THRESH_BINARY)[1]))
     if components is None:
@@ -128,12 +132,12 @@ def _border(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
 
 
-def _find_threshold(ink: np.ndarray) -> tuple[float, float, float]:
-    """Otsu's threshold (1979, IEEE Trans. SMC 9:62-66), the mean level of the ink above it, and by how much that is more."""
+def _find_threshold(ink: np.ndarray) -> tuple[float, float, float, float]:
+    """Otsu's threshold (1979, IEEE Trans. SMC 9:62-66); of the ink above it mean level, by how much that is more, share."""
     threshold, strong = cv2.threshold(ink, 0, 255, cv2.THRESH_TOZERO | cv2.THRESH_OTSU)
     all_ink, strong_ink, pixels = cv2.sumElems(ink)[0], cv2.sumElems(strong)[0], cv2.countNonZero(strong)
     level, paper = strong_ink / max(pixels, 1), (all_ink - strong_ink) / max(ink.size - pixels, 1)
-    return max(threshold, LEAST_INK_SHARE * level), level, level - paper
+    return max(threshold, LEAST_INK_SHARE * level), level, level - paper, pixels / ink.size
 
 
 def _read_crop(

@@ -104,3 +104,14 @@ def test_a_shadow_deeper_than_the_ink_is_no_ink() -> None:
         photograph = np.clip(sheet * light, 0, 255).astype(np.uint8)
         alike += overlap(normalise(sheet.astype(np.uint8))[0].pixels, normalise(photograph)[0].pixels) > 0.6
     assert 19 <= alike
+
+
+@pytest.mark.parametrize("strokes", [SEVEN, FIVE, ZERO], ids=["7", "5", "0"])
+def test_faint_pencil_is_read_and_the_grain_of_paper_is_not(strokes: list[tuple[float, float]]) -> None:
+    """A stroke that is 19 grey levels darker than its paper is ink; grain of the same depth all over the paper is none."""
+    sheet = np.asarray(draw(strokes, (200, 200), 40, 9))
+    faint = np.where(sheet < 128, 226, 245).astype(np.uint8)
+    assert overlap(normalise(sheet)[0].pixels, normalise(faint)[0].pixels) > 0.8
+    grain = np.random.default_rng(1).integers(0, 3, (50, 50)).repeat(4, 0).repeat(4, 1)
+    with pytest.raises(Blank):
+        normalise((245 - 9 * grain).astype(np.uint8))
