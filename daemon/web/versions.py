@@ -16,7 +16,7 @@ from daemon.models.manifest import Manifest
 from daemon.models.registry import Registry, RegistryError
 from daemon.training.dataset import NO_DIGIT
 from daemon.training.gate import VERDICTS
-from daemon.training.labels import read_learnt
+from daemon.training.labels import Labels, read_learnt
 from daemon.web.charts import Chart, Span, chart
 
 ENDS = (*VERDICTS, "failed", "stopped", "overtaken")  # the events with which a training is over
@@ -129,9 +129,13 @@ def running(settings: Settings, lines: Sequence[Line], in_progress: bool, now: f
 
 def waiting_corrections(settings: Settings, index: sqlite3.Connection) -> int:
     """How many labels no training has looked at; of the newest, those whose file is still there."""
-    learnt, corrections = read_learnt(settings), settings.folder("corrections")
-    found = index.execute("SELECT sha256, digit, file FROM labels ORDER BY noticed_at DESC")
-    waiting = [file for sha, digit, file in found if (NO_DIGIT if digit is None else digit, sha.hex()) not in learnt]
+    corrections = settings.folder("corrections")
+    found = [
+        ((NO_DIGIT if digit is None else digit, sha256.hex()), file)
+        for sha256, digit, file in index.execute("SELECT sha256, digit, file FROM labels ORDER BY noticed_at DESC")
+    ]
+    new = frozenset(Labels(label for label, _ in found) - read_learnt(settings))
+    waiting = [file for label, file in found if label in new]
     gone = sum(not (corrections / os.fsdecode(file)).is_file() for file in waiting[:MOST_LOOKED_AT])
     return len(waiting) - gone
 
