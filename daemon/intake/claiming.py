@@ -8,7 +8,6 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -130,12 +129,16 @@ def take_over(work: Folder, inbox: Folder) -> None:
         remove_empty(claims, left)
 
 
-def remove_empty(top: Folder, names: list[str]) -> None:
-    """Remove those of the folders, named as `paths_below` does, that are empty."""
+def remove_empty(top: Folder, names: list[str]) -> bool:
+    """Remove those of the folders, named as `paths_below` does, that are empty; whether the machine let it be done."""
+    faults = set()
     for name in reversed(names):
         if name.endswith("/"):
-            with suppress(OSError):  # somebody put a file of his own there
+            try:
                 top.rmdir(name.rstrip("/"))
+            except OSError as error:  # somebody put a file of his own there, or took the folder away
+                faults.add(error.errno)
+    return not faults & {errno.EIO, errno.EROFS, errno.ENOSPC}
 
 
 def ignoring(patterns: list[str]) -> Callable[[str], object]:

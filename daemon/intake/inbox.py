@@ -285,8 +285,7 @@ class Inbox:
             log.warning("%s: %s", printable(name), text)
 
     def _remove_empty_folders(self) -> None:
-        self._untidy = False
-        remove_empty(self._work, list(self._walk(self._work, EVERYWHERE)))
+        self._untidy = not remove_empty(self._work, list(self._walk(self._work, EVERYWHERE)))
 
 
 def _nothing(_name: str) -> None:

@@ -1,5 +1,6 @@
 """inbox.py: what is there is found, what is whole is claimed, and nothing is claimed twice."""
 
+import errno
 import fcntl
 import os
 import queue
@@ -437,6 +438,24 @@ def test_emptied_folders_leave_work(room: Room) -> None:
     room.taker.release("deep/er/a.png")
     assert set() == room.take()
     assert [] == os.listdir(room.work)
+
+
+def test_what_the_machine_did_not_let_leave_work_leaves_later(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the disk on the way out is nobody's file, and is made up for by the next sweep."""
+    room.put("deep/a.png")
+    assert {"deep/a.png"} == room.take()
+    (room.work / "deep" / "a.png").unlink()
+    room.taker.release("deep/a.png")
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", fails)
+        room.take()
+    assert (room.work / "deep").exists()
+    room.take()
+    assert not (room.work / "deep").exists()
 
 
 def test_the_backlog_is_shown(room: Room) -> None:
