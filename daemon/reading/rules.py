@@ -23,13 +23,15 @@ def erase_rules(mask: np.ndarray) -> np.ndarray:
 
 def _erase_level_rules(mask: np.ndarray) -> np.ndarray:
     height, width = mask.shape
+    if _cover(mask) < SHARE * width:  # told at once of nearly all pages
+        return mask
     thick = max(THICKEST, round(max(height, width) / THICKEST_ONE_IN))
     if height <= 2 * thick:
         return mask
     upright = np.ones((thick, 1), np.uint8)
     strokes = cv2.morphologyEx(mask, cv2.MORPH_OPEN, upright, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
     thin = cv2.subtract(mask, strokes)
-    if cv2.countNonZero(cv2.reduce(thin, 0, cv2.REDUCE_MAX)) < SHARE * width:
+    if _cover(thin) < SHARE * width:
         return mask
     rows, columns = np.nonzero(thin)
     level, counts = _find_slope(rows, columns - width / 2, width, height)
@@ -45,6 +47,11 @@ def _erase_level_rules(mask: np.ndarray) -> np.ndarray:
     erased = mask.copy()
     erased[rows[hit], columns[hit]] = 0
     return erased
+
+
+def _cover(mask: np.ndarray) -> int:
+    """How many columns have any ink."""
+    return cv2.countNonZero(cv2.reduce(mask, 0, cv2.REDUCE_MAX))
 
 
 def _find_slope(rows: np.ndarray, across: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
