@@ -26,10 +26,8 @@ EVEN_SHARE = 0.1  # of the places where ink and paper meet: so near to a half, t
 NARROW_SHARE = 0.75  # of the most contrast; where what is narrow has less, an edge has the most
 FLAT = 12  # grey levels; where the border of the background varies less, the paper has one grey all over
 DARKEST_PAPER = 40  # grey levels; in a deeper shadow ink is not made stronger any more
-FAINT_CONTRAST, FAINT_SHARE = (
-    16,
-    0.12,
-)  # grey levels, and of the picture: so little ink may be fainter; paper's grain is everywhere
+FAINT_CONTRAST = 16  # grey levels; ink that covers little may be fainter, for paper's grain is everywhere
+FAINT_SHARE = 0.12  # of the picture
 LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whatever Otsu says
 WEAK_SHARE = 0.4  # of the threshold; in a digit cut out of a page, ink above this that is joined to other ink is ink too
 
