@@ -49,6 +49,7 @@ SETTINGS = {  # trainings that end on a busy machine, and come often
     "quiet_seconds": "2.0",
     "steps": "24",
     "margin": "0.05",
+    "review_margin": "0.1",
     "versions": "5",
     "port": "0",
 }

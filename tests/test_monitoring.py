@@ -109,6 +109,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Iterato
         RETRAIN__STEPS=12,
         RETRAIN__LEARNING_RATE=0.000001,  # the candidate is as good as the champion
         GATE__MARGIN=0.05,  # of 500 images
+        GATE__REVIEW_MARGIN=0.05,
         RETRAIN__AFTER_CORRECTIONS=40,
         RETRAIN__QUIET_SECONDS=0.5,
         INBOX__GRACE_SECONDS=0,

@@ -280,6 +280,7 @@ def test_it_retrains_and_swaps_in_the_sandbox(machine: Machine) -> None:
         "steps = 1200 ": "steps = 24 ",
         "learning_rate = 0.001 ": "learning_rate = 0.000001 ",  # the candidate is as good as the champion
         "margin = 0.0025 ": "margin = 0.05 ",  # of 500 images
+        "review_margin = 0.01 ": "review_margin = 0.05 ",
         "after_corrections = 50 ": "after_corrections = 40 ",
         "quiet_seconds = 60.0 ": "quiet_seconds = 1.0 ",
     }

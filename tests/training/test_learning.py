@@ -61,6 +61,7 @@ def small_root(folder: Path, seed: int = 1) -> Path:
         "synthetic_no_digits": 0,
         "steps": 60,
         "margin": 0.05,
+        "review_margin": 0.1,
         "recall_floor": 0.5,
         "canary_accuracy": 0.6,
     }
