@@ -6,12 +6,15 @@ import csv
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from daemon.config import Settings
+from daemon.folders import Folder
 from daemon.models.manifest import Manifest
 from daemon.models.registry import Registry, RegistryError
 from daemon.training.dataset import NO_DIGIT
@@ -129,15 +132,23 @@ def running(settings: Settings, lines: Sequence[Line], in_progress: bool, now: f
 
 def waiting_corrections(settings: Settings, index: sqlite3.Connection) -> int:
     """How many labels no training has looked at; of the newest, those whose file is still there."""
-    corrections = settings.folder("corrections")
     found = [
         ((NO_DIGIT if digit is None else digit, sha256.hex()), file)
         for sha256, digit, file in index.execute("SELECT sha256, digit, file FROM labels ORDER BY noticed_at DESC")
     ]
     new = frozenset(Labels(label for label, _ in found) - read_learnt(settings))
     waiting = [file for label, file in found if label in new]
-    gone = sum(not (corrections / os.fsdecode(file)).is_file() for file in waiting[:MOST_LOOKED_AT])
-    return len(waiting) - gone
+    try:
+        with Folder(settings.folder("corrections")) as folder:
+            return len(waiting) - sum(not _is_file(folder, os.fsdecode(file)) for file in waiting[:MOST_LOOKED_AT])
+    except OSError:
+        return 0  # none can be seen
+
+
+def _is_file(folder: Folder, name: str) -> bool:
+    with suppress(OSError):
+        return stat.S_ISREG(folder.status(name).st_mode)
+    return False
 
 
 def logs_of(settings: Settings, version: str) -> Path:

@@ -166,12 +166,14 @@ def test_the_training_that_runs(settings: Settings) -> None:
 
 
 def test_the_corrections_that_wait_are_counted(browser: TestClient, settings: Settings) -> None:
-    """Those in the index that no training has looked at, and that nobody took away since."""
+    """Those in the index that no training has looked at, and that nobody took away or made a link since."""
     corrections = settings.folder("corrections")
     with closing(open_to_write(settings.index, 1.0)) as index:
-        for name, digit in (("7/a.png", 7), ("none/b.png", None), ("3/gone.png", 3), ("4/learnt.png", 4)):
+        for name, digit in (("7/a.png", 7), ("none/b.png", None), ("3/gone.png", 3), ("4/learnt.png", 4), ("5/link.png", 5)):
             (corrections / name).parent.mkdir(parents=True, exist_ok=True)
-            if "gone" not in name:
+            if "link" in name:
+                (corrections / name).symlink_to("../7/a.png")
+            elif "gone" not in name:
                 (corrections / name).write_bytes(b"")
             index.execute(INSERT_LABEL, (name.encode().ljust(32), digit, name, NOW))
     settings.folder("logs").mkdir(exist_ok=True)
