@@ -48,7 +48,7 @@ def by_dropping_again(nursery: Nursery, _machine: test_power.Machine, tmp_path: 
     test_claims.test_a_name_dropped_again_as_it_is_claimed_is_a_second_drop(nursery, tmp_path)
 
 
-AFTER_A_CUT = "should be in 1 place|has no JSON|is not whole"
+AFTER_A_CUT = "should be in 1 place|has no JSON|is not whole|disagree on"
 SYNC = "            self._sync()\n"
 RETIRE = """            work, processed = Folder(self._folders.work), Folder(self._folders.processed, make=True)
             for answered in group:
