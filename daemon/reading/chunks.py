@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from daemon.config import InboxSettings
@@ -167,40 +168,56 @@ def decode_all(folder: Path, names: list[str], limits: InboxSettings) -> Decoded
         is among `failed`.
 
     """
-    whole = Decoded.nothing()
-    readings = [whole.readings]
-    chunks = [
-        [Drop(name, 0.0) for name in names[start : start + FILES_AT_ONCE]] for start in range(0, len(names), FILES_AT_ONCE)
-    ]
-    pending = deque((drops, 0) for drops in chunks)
+    drops = [Drop(name, 0.0) for name in names]
+    pending = deque((slice(start, start + FILES_AT_ONCE), 0) for start in range(0, len(drops), FILES_AT_ONCE))
+    parts: list[tuple[int, Decoded]] = []  # each with where in `drops` it begins
+    ended: queue.SimpleQueue[tuple[slice, int, Future[Decoded]]] = queue.SimpleQueue()
+    running = 0
     decoders = Decoders(folder, limits)
     try:
-        while pending:
-            drops, losses = pending.popleft()
-            done: queue.SimpleQueue[Future[Decoded]] = queue.SimpleQueue()
-            decoders.decode(drops, done.put)
+        while pending or running:
+            if pending and running <= limits.workers:  # one more than there are, so that none waits
+                place, losses = pending.popleft()
+                decoders.decode(drops[place], partial(_put, ended, place, losses))
+                running += 1
+                continue
+            place, losses, future = ended.get()
+            running -= 1
             try:
-                part = done.get().result()
+                part = future.result()
             except WorkersLost:
                 if losses + 1 < MOST_LOSSES:
-                    pending.append((drops, losses + 1))
-                else:
-                    whole.failed += [(drop, lost_again("read it")) for drop in drops]
-                continue
+                    pending.append((place, losses + 1))
+                    continue
+                part = Decoded.nothing()
+                part.failed = [(drop, lost_again("read it")) for drop in drops[place]]
             except Exception as error:  # a time-out or a dead process: whoever caused it, alone
-                if len(drops) > 1:
-                    pending.extend(([drop], 0) for drop in drops)
-                else:
-                    whole.refused.append(Rejection(drops[0], "decoder_crashed", str(error), "", None))
-                continue
-            whole.drops += part.drops
-            whole.images += part.images
-            whole.refused += part.refused
-            whole.failed += part.failed
-            readings.append(part.readings)
+                alone = range(*place.indices(len(drops)))
+                if len(alone) > 1:
+                    pending.extend((slice(at, at + 1), 0) for at in alone)
+                    continue
+                part = Decoded.nothing()
+                part.refused = [Rejection(drops[place.start], "decoder_crashed", str(error), "", None)]
+            parts.append((place.start, part))
             if part.left:
-                pending.append((part.left, 0))
+                pending.append((slice(min(place.stop, len(drops)) - len(part.left), place.stop), 0))
     finally:
         decoders.close()
-    whole.readings = Readings.joined(readings)
+    return _joined([part for _, part in sorted(parts, key=itemgetter(0))])
+
+
+def _put(
+    ended: queue.SimpleQueue[tuple[slice, int, Future[Decoded]]], place: slice, losses: int, future: Future[Decoded]
+) -> None:
+    ended.put((place, losses, future))
+
+
+def _joined(parts: list[Decoded]) -> Decoded:
+    whole = Decoded.nothing()
+    for part in parts:
+        whole.drops += part.drops
+        whole.images += part.images
+        whole.refused += part.refused
+        whole.failed += part.failed
+    whole.readings = Readings.joined([NO_READINGS, *(part.readings for part in parts)])
     return whole

@@ -21,11 +21,12 @@ from daemon.models import making
 from daemon.models.registry import VERSION, ChampionChanged, Registry, RegistryError
 from daemon.models.removal import remove_old
 from daemon.models.version import Version
-from daemon.training.corrections import Label, read_labels
+from daemon.training.corrections import Label
 from daemon.training.dataset import list_folder, load_base_data
 from daemon.training.gate import PROMOTED, Best, Evidence, PairedAnswers, Verdict, decide
 from daemon.training.job import Job, TrainingEnded, run_job
-from daemon.training.labels import Labels, write_learnt
+from daemon.training.labels import write_learnt
+from daemon.training.seen import read_labels
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,7 @@ class Candidates:
         """
         with making.training(self._registry) as lock:
             if labels is None:
-                folder, most = self.settings.folder("corrections"), self.settings.inbox.max_bytes
-                labels = Labels(read_labels(folder, most).values())
+                labels = read_labels(self.settings)
             fingerprint = self._fingerprint(labels)
             if not even_if_nothing_new and self._has_learnt(fingerprint, labels):
                 reason = "no new corrections, same data, same configuration as last time"

@@ -31,10 +31,6 @@ ALIKE = 8.0  # grey levels, root mean square
 Label = tuple[int, str]  # a digit or NO_DIGIT, and the SHA-256 of the file that shows it
 
 
-def _nobody(_text: str) -> None:
-    """Hears what nobody has to be told."""
-
-
 @dataclass(frozen=True)
 class Corrections:
     """All usable corrections, parted by their normalised pixels.
@@ -84,18 +80,13 @@ def load_corrections(
 
     """
     left_out: list[str] = []
-    labels = read_labels(folder, limits.max_bytes, left_out.append, most)
-    decoded = decode_all(folder, list(labels), limits)
+    decoded = decode_all(folder, list_usable(folder, left_out.append, most), limits)
     left_out += [f"{printable(item.drop.name)}: {item.reason}: {item.detail}" for item in decoded.refused]
     left_out += [f"{printable(drop.name)}: {error}" for drop, error in decoded.failed]
     found: dict[str, tuple[np.ndarray, dict[int, str]]] = {}  # by digest of pixels: those, and who has which label
-    for drop, image, pixels in zip(decoded.drops, decoded.images, decoded.readings.likeliest, strict=True):
-        digit, sha256 = labels[drop.name]
-        if image.sha256 != sha256:
-            left_out.append(f"{printable(drop.name)}: it was changed while it was read")
-            continue
+    for drop, pixels in zip(decoded.drops, decoded.readings.likeliest, strict=True):
         _, named = found.setdefault(hashlib.sha256(pixels.tobytes()).hexdigest(), (pixels, {}))
-        named[digit] = drop.name
+        named[label_of(drop.name)] = drop.name
     parts: dict[str, list[tuple[np.ndarray, int, str]]] = {"train": [], "validation": [], "gate": []}
     for sha256, (pixels, named) in sorted(found.items()):
         if len(named) == 1:
@@ -165,7 +156,7 @@ def make_folders(folder: Folder) -> None:
                     os.close(descriptor)
 
 
-def list_corrections(folder: Folder, tell: Callable[[str], None] = _nobody) -> Iterator[tuple[str, os.stat_result]]:
+def list_corrections(folder: Folder, tell: Callable[[str], None] = lambda _: None) -> Iterator[tuple[str, os.stat_result]]:
     """The files below corrections/<digit>/ and corrections/none/: "7/a.png" and its status.
 
     Args:
@@ -214,6 +205,11 @@ def last_change(folder: Folder, below: str) -> int:
         return -1
 
 
+def label_of(name: str) -> int:
+    """The digit, or NO_DIGIT, that a file below corrections/ is labelled as."""
+    return NAMES.index(name.partition("/")[0])
+
+
 def read_label(folder: Folder, name: str, max_bytes: int) -> Label:
     """The label that a file is.
 
@@ -225,39 +221,29 @@ def read_label(folder: Folder, name: str, max_bytes: int) -> Label:
         content = file.read(max_bytes + 1) if os.fstat(file.fileno()).st_size <= max_bytes else None
     if content is None or len(content) > max_bytes:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-    return NAMES.index(name.partition("/")[0]), sys.intern(hashlib.sha256(content).hexdigest())
+    return label_of(name), sys.intern(hashlib.sha256(content).hexdigest())
 
 
-def read_labels(
-    path: Path, max_bytes: int, tell: Callable[[str], None] = _nobody, most: int | None = None
-) -> dict[str, Label]:
-    """Labels below corrections/ that can be read, by the file's name from there; none where there is no such folder.
+def list_usable(path: Path, tell: Callable[[str], None], most: int | None = None) -> list[str]:
+    """The files below corrections/ that are to be used, unread; none where there is no such folder.
 
     Args:
         path: of corrections/.
-        max_bytes: of an image.
         tell: told of what is left out, and why.
-        most: how many are read; all unless given.
+        most: how many are used; all unless given.
 
     """
-    labels = {}
     if not path.is_dir():
-        return {}
+        return []
     with Folder(path) as folder:
         changed = {name: status.st_ctime for name, status in list_corrections(folder, tell)}
-        chosen = changed if most is None else choose(changed, most)
-        if left := len(changed) - len(chosen):
-            tell(
-                f"{left} of {len(changed)} corrections: more than [retrain] most_corrections, {most}; the newest are used, "
-                "and of rare labels as many as there are"
-            )
-        for name in changed:
-            if name in chosen:
-                try:
-                    labels[name] = read_label(folder, name, max_bytes)
-                except OSError as error:
-                    tell(f"{printable(name)}: {error.strerror}")
-    return labels
+    chosen = changed if most is None else choose(changed, most)
+    if left := len(changed) - len(chosen):
+        tell(
+            f"{left} of {len(changed)} corrections: more than [retrain] most_corrections, {most}; the newest are used, "
+            "and of rare labels as many as there are"
+        )
+    return [name for name in changed if name in chosen]
 
 
 def choose(changed: Mapping[str, float], most: int) -> set[str]:

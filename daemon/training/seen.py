@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from array import array
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from daemon.config import Settings
 from daemon.folders import Folder
 from daemon.index.schema import NoIndex, open_to_read
-from daemon.training.corrections import NAMES, Label, list_folder
+from daemon.training.corrections import NAMES, Label, list_folder, read_label
 from daemon.training.dataset import NO_DIGIT
-from daemon.training.labels import ROW, pack
+from daemon.training.labels import ROW, Labels, pack
 
 # By the name's hash. A status below 0 is of what the index recalls: the file is the same if it last changed before. The
 # inode is 0 where it is not known, and CHANGED where the file is to be read again.
@@ -129,8 +131,37 @@ def joined(files: list[np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate(files), order="name") if files else np.empty(0, FILE)
 
 
-def recall(index: Path, latest: dict[bytes, int]) -> dict[str, np.ndarray]:
-    """What the index knows of files whose label is the latest of their image, by folder; nothing where it cannot be read."""
+def read_labels(settings: Settings) -> Labels:
+    """All labels below corrections/ that can be read.
+
+    A file that the index knows is asked for its status only, which takes 9 us where reading it takes 90.
+    """
+    path = settings.folder("corrections")
+    if not path.is_dir():
+        return Labels()
+    recalled, found, pending = recall(settings.index), [np.empty(0, ROW)], deque(NAMES)
+    with Folder(path) as folder:
+        while pending:
+            below = pending.popleft()
+            listing = look_into(folder, below, tell=lambda _: None, rest=lambda: None)
+            same, others = compare(recalled.pop(below, np.empty(0, FILE)), listing)
+            found.append(same["label"])
+            pending += listing.folders
+            for name in others:
+                with suppress(OSError):  # the training names it
+                    label = read_label(folder, f"{below}/{name}", settings.inbox.max_bytes)
+                    found.append(np.array([pack(label)], ROW))
+    return Labels(np.concatenate(found))
+
+
+def recall(index: Path, latest: dict[bytes, int] | None = None) -> dict[str, np.ndarray]:
+    """What the index knows of labelled files, by folder; nothing where it cannot be read.
+
+    Args:
+        index: index.sqlite.
+        latest: by sha256: the label; of other labels nothing is recalled. All are unless it is given.
+
+    """
     found: dict[str, list[np.ndarray]] = {}
     try:
         with closing(open_to_read(index)) as connection:
@@ -140,7 +171,8 @@ def recall(index: Path, latest: dict[bytes, int]) -> dict[str, np.ndarray]:
                 for sha256, digit, file, noticed_at in some:
                     label = NO_DIGIT if digit is None else digit
                     below, _, name = os.fsdecode(file).rpartition("/")
-                    if latest.get(sha256) == label and below.partition("/")[0] == NAMES[label]:
+                    is_latest = latest is None or latest.get(sha256) == label
+                    if is_latest and below.partition("/")[0] == NAMES[label]:
                         by_folder.setdefault(below, []).append(
                             (hash(name), 0, -int(noticed_at * 1e9), bytes([label]) + sha256)
                         )

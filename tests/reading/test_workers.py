@@ -19,7 +19,7 @@ from pebble import ProcessExpired
 from daemon.answering.publish import prepare, publish_predictions
 from daemon.config import InboxSettings
 from daemon.drops import Drop, ImageFacts, Predictions
-from daemon.reading.chunks import Decoded, Decoders, decode_chunk, decode_harmless
+from daemon.reading.chunks import FILES_AT_ONCE, Decoded, Decoders, decode_all, decode_chunk, decode_harmless
 from tests.conftest import DEADLINE, Digits, encode, files_below, wait_until
 from tests.hostile.files import many_scans
 
@@ -246,6 +246,19 @@ def test_processes_import_nothing_from_the_current_folder(tmp_path: Path, digits
     )
     assert ("1\n", 0) == (ended.stdout, ended.returncode), ended.stderr
     assert not (tmp_path / "ran").exists()
+
+
+def test_files_that_are_decoded_in_several_processes_keep_their_order(tmp_path: Path, digits: Digits) -> None:
+    """More than one process is given at once; what is no image is named among them, and so is what is gone."""
+    names = [f"{number}.png" for number in range(3 * FILES_AT_ONCE)]
+    put(tmp_path, {name: digits.png(int(name[:-4]) % 1000) for name in names})
+    (tmp_path / names[3]).write_bytes(b"no image")
+    (tmp_path / names[700]).unlink()
+    decoded = decode_all(tmp_path, names, InboxSettings())
+    assert [name for name in names if name not in (names[3], names[700])] == [drop.name for drop in decoded.drops]
+    assert [names[3]] == [rejection.drop.name for rejection in decoded.refused]
+    assert [names[700]] == [drop.name for drop, _ in decoded.failed]
+    assert len(decoded.images) == len(decoded.readings) == len(names) - 2
 
 
 class EndingMeanwhile(dict[Future[Any], float]):

@@ -13,15 +13,17 @@ from threading import Event
 
 import pytest
 
-from daemon.config import Settings
-from daemon.index.schema import INSERT, Record, open_to_read, open_to_write, put_state
+from daemon.config import Settings, load_settings
+from daemon.index.schema import INSERT, INSERT_LABEL, Record, open_to_read, open_to_write, put_state
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
 from daemon.training import correction_watch
 from daemon.training.correction_watch import CorrectionWatch
+from daemon.training.dataset import NO_DIGIT
 from daemon.training.given_answers import Answer, find_answers
 from daemon.training.labels import Labels, read_learnt
-from tests.conftest import Digits, as_ordinary_user
+from daemon.training.seen import read_labels
+from tests.conftest import Digits, as_ordinary_user, make_root
 from tests.index.answers import record
 from tests.training.test_corrections import put
 
@@ -301,6 +303,24 @@ def test_what_was_noticed_is_not_read_again_after_a_restart(settings: Settings, 
         complete.append(changed.is_complete)
     assert [True, False, True] == complete
     assert changed.labels == watch.labels
+
+
+def test_a_training_by_hand_reads_only_what_the_index_does_not_know(open_path: Path, digits: Digits) -> None:
+    """What was noticed and did not change since is not opened, and nothing is kept by what cannot be."""
+    settings = load_settings(make_root(open_path / "root") / "config.toml")
+    corrections = settings.folder("corrections")
+    put(corrections, 7, "known.png", digits.png(0)).chmod(0)
+    put(corrections, 7, "changed.png", digits.png(1))
+    put(corrections, "none", "batch/new.png", digits.png(2))
+    put(corrections, 3, "secret.png", digits.png(3)).chmod(0)
+    known, later = hashlib.sha256(digits.png(0)).digest(), time.time() + 60
+    with closing(open_to_write(settings.index, 1)) as connection:
+        rows = [(known, 7, "7/known.png", later), (b"2" * 32, 7, "7/changed.png", 1.0), (b"3" * 32, 3, "7/known.png", later)]
+        connection.executemany(INSERT_LABEL, rows)
+    with as_ordinary_user():
+        labels = read_labels(settings)
+    new, changed = (hashlib.sha256(digits.png(number)).hexdigest() for number in (2, 1))
+    assert {(7, known.hex()), (7, changed), (NO_DIGIT, new)} == labels
 
 
 def test_a_file_that_is_replaced_or_written_over_is_read_again(settings: Settings, digits: Digits) -> None:

@@ -25,8 +25,8 @@ from daemon.models.making import TrainingUnderWay
 from daemon.models.registry import Registry
 from daemon.models.removal import remove_old
 from daemon.training.candidates import Candidates
-from daemon.training.corrections import read_labels
 from daemon.training.scans import load_scans
+from daemon.training.seen import read_labels
 from tests.conftest import DENSE_LAYERS, REPOSITORY, Daemon, Digits, encode, make_root, wait_until
 
 
@@ -150,9 +150,7 @@ def test_the_shipped_model_has_learnt_what_it_is_shipped_with(tmp_path: Path) ->
     def has_learnt() -> bool:
         settings = load_settings(config)
         candidates = Candidates(settings, Registry(settings.folder("models")))
-        return candidates._has_learnt(
-            "never seen", frozenset(read_labels(settings.folder("corrections"), settings.inbox.max_bytes).values())
-        )
+        return candidates._has_learnt("never seen", read_labels(settings))
 
     assert has_learnt()
     config.write_text(config.read_text().replace("batch_size = 128", "batch_size = 64"))

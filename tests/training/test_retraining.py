@@ -15,9 +15,9 @@ from daemon.models.registry import Registry
 from daemon.telemetry.metrics import Metrics
 from daemon.training.candidates import Candidates, Run
 from daemon.training.correction_watch import CorrectionWatch
-from daemon.training.corrections import read_labels
 from daemon.training.labels import write_learnt
 from daemon.training.retraining import PAUSE_SECONDS, Retraining
+from daemon.training.seen import read_labels
 from tests.conftest import Digits
 from tests.training.test_corrections import put
 
@@ -43,9 +43,7 @@ class Trainings(Candidates):
         if self.result != "nothing_to_learn":
             self.registry.ledger.record(self.result, "v0002", "so it was told", why=why, began=began)
         if self.result != "stopped":
-            write_learnt(
-                self.settings, read_labels(self.settings.folder("corrections"), self.settings.inbox.max_bytes).values()
-            )
+            write_learnt(self.settings, read_labels(self.settings))
         return Run(self.result, "v0002", "so it was told")
 
 
