@@ -115,6 +115,12 @@ def yield_to_most() -> None:
     _set_io_class(_IOPRIO_CLASS_BEST_EFFORT << 13 | 7)
 
 
+def give_back_memory() -> None:
+    """Have the allocator give the kernel what it keeps free in its arenas; only glibc's can be asked to: malloc_trim(3)."""
+    with suppress(AttributeError):
+        _libc.malloc_trim(0)
+
+
 def _set_io_class(value: int) -> None:
     number = _IOPRIO_SET.get(platform.machine())
     if number is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import resource
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,13 @@ from daemon.models.network import ModelError, as_input, read_model
 from daemon.models.registry import Registry
 from daemon.models.version import Version
 from tests.conftest import REPOSITORY, Digits
+
+PAGE = resource.getpagesize()
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +190,20 @@ def test_a_refill_that_fails_changes_nothing(tmp_path: Path, digits: Digits) -> 
     after = live.predict(digits.images[:5])
     np.testing.assert_array_equal(before.probabilities, after.probabilities)
     assert good.identity == after.identity
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other allocator can be asked for it")
+def test_a_swap_gives_back_what_the_allocator_keeps_free(tmp_path: Path) -> None:
+    """Years of swaps leave no pieces behind; also those that lie between what stays."""
+    slot = ModelSlot(saved(dense(), tmp_path, "v0001"))
+    other = saved(dense(), tmp_path, "v0002")
+    pieces = [bytes(3 * PAGE) for _ in range(5_000)]
+    stays = pieces[::10]
+    del pieces
+    before = resident()
+    slot.swap(other)
+    assert before - resident() > 5_000 * PAGE
+    assert 500 == len(stays)
 
 
 def test_answers_name_the_version_that_gave_them(tmp_path: Path, digits: Digits) -> None:
