@@ -19,6 +19,7 @@ from daemon.answering.root import StartError, keep_house, take_root
 from daemon.changes import tell_waiting
 from daemon.config import PRESENCE, ConfigError, Settings, load_settings
 from daemon.index.following import Following
+from daemon.index.looking import past
 from daemon.index.tending import Tending
 from daemon.index.writer import Index
 from daemon.intake.inbox import Inbox
@@ -119,7 +120,7 @@ class Service:
         swapper = Swapper(registry, Vetting(settings.file, self._stop, partial(ask_for_time, VETTING_SECONDS)), metrics)
         self._heed_signals()  # until here nothing is claimed, and their default is an end at once
 
-        index = Index(settings.index, metrics)
+        index = Index(settings.index, metrics, partial(past, settings)) if folders else Index(settings.index, metrics)
         stack.callback(index.close)
         if folders:
             is_quiet = self._start_answering(stack, folders, swapper, index, readiness, metrics)

@@ -5,7 +5,7 @@ Only folders that changed since then are listed, and only JSONs that changed sin
 
 from __future__ import annotations
 
-import hashlib
+import math
 import os
 import sqlite3
 import stat
@@ -14,11 +14,12 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
-from daemon.config import TEMPORARY, Settings
+from daemon.config import Settings
 from daemon.folders import Folder
 from daemon.index import archive
 from daemon.index.answers import read_record
 from daemon.index.archive import PROCESSED, REJECTED, RESULTS
+from daemon.index.looking import CORRECTIONS, digest, files, open_folder, read, size_of
 from daemon.index.schema import (
     INSERT,
     INSERT_LABEL,
@@ -35,7 +36,9 @@ from daemon.index.schema import (
 
 IN_ONE_TRANSACTION = 500  # records that are written in one transaction, so that the daemon never waits long for its turn
 SETTLE = 50_000  # records between two times that digests are brought up to date
-MAX_JSON = 1 << 16  # bytes; ours are under 2,000
+LABEL_SECONDS = 3600.0  # a label is noticed no later after its file came
+
+LABELS = {str(digit): digit for digit in range(10)} | {"none": None}
 
 Progress = Callable[[int, int], None]
 Row = tuple[object, ...]
@@ -84,25 +87,32 @@ def fill(path: Path, settings: Settings, progress: Progress = lambda _done, _tot
         state = get_state(connection)
         if state["since"] is None:
             return
-        _Filling(connection, settings, float(str(state["since"])), state["generation"], progress).run()
+        until = state.get("until")
+        moments = float(str(state["since"])), math.inf if until is None else float(str(until))
+        _Filling(connection, settings, moments, state["generation"], progress).run()
 
 
 class _Filling:
-    """One filling; `since` is the moment before which nothing is missing."""
+    """One filling; `moments` are those before the first and after the second of which nothing is missing."""
 
     def __init__(
-        self, connection: sqlite3.Connection, settings: Settings, since: float, generation: object, progress: Progress
+        self,
+        connection: sqlite3.Connection,
+        settings: Settings,
+        moments: tuple[float, float],
+        generation: object,
+        progress: Progress,
     ) -> None:
-        self._connection, self._settings, self._since = connection, settings, since
+        self._connection, self._settings, (self._since, self._until) = connection, settings, moments
         self._generation, self._progress = generation, progress
         self._done = self._total = self._unsettled = 0
         self._has_archived = False
 
     def run(self) -> None:
-        folders = [(name, _open(self._settings.folder(name))) for name in (RESULTS, REJECTED)]
+        folders = [(name, open_folder(self._settings.folder(name))) for name in (RESULTS, REJECTED)]
         if self._since == 0:  # else nearly none of them are looked at
             self._total = sum(_count(folder) for _, folder in folders if folder)
-        processed, rejected = _open(self._settings.folder(PROCESSED)), folders[1][1]
+        processed, rejected = open_folder(self._settings.folder(PROCESSED)), folders[1][1]
         if self._since == 0:
             for tar in archive.days(self._settings.archive):
                 with archive.Day(tar) as day:
@@ -147,14 +157,14 @@ class _Filling:
 
     def _found(self, name: str, folder: Folder, originals: Folder | None) -> Iterator[Row]:
         """A record for each JSON in results/ or rejected/."""
-        for path in _files(folder, self._since):
+        for path in files(folder, self._since, self._until):
             if not path.endswith(".json") or (name == REJECTED and folder.holds(f"{path}.json")):
                 continue  # an original, or one that is called like a JSON
             self._done += 1
             self._total = max(self._done, self._total)
-            if (content := _read(folder, path)) is None:
+            if (content := read(folder, path)) is None:
                 continue
-            record = read_record(content, path, name == REJECTED, lambda name_: _size(originals, name_))
+            record = read_record(content, path, name == REJECTED, lambda name_: size_of(originals, name_))
             if record and not (self._has_archived and self._is_archived(record)):
                 yield record
 
@@ -180,18 +190,18 @@ class _Filling:
             record = read_record(content, path, place == REJECTED, size)
             if record:
                 answers, originals = (rejected, rejected) if place == REJECTED else (results, processed)
-                kept = answers is not None and _read(answers, path) == content
+                kept = answers is not None and read(answers, path) == content
                 original = os.fsdecode(record.original or record.name)
-                gone = (0 if kept else JSON) | (0 if _size(originals, original) is not None else ORIGINAL)
+                gone = (0 if kept else JSON) | (0 if size_of(originals, original) is not None else ORIGINAL)
                 yield (*record, tar, gone)
 
     def _labels(self) -> Iterator[Row]:
         """What people said: each image in corrections/<digit>/ and corrections/none/."""
-        folder = _open(self._settings.folder("corrections"))
+        folder = open_folder(self._settings.folder(CORRECTIONS))
         if folder is None:
             return
         with folder:
-            for path in _files(folder, 0.0, others=True):
+            for path in files(folder, 0.0, others=True):
                 label, slash, _ = path.partition("/")
                 if not slash or any(part.startswith(".") for part in path.split("/")) or label not in LABELS:
                     continue
@@ -199,84 +209,13 @@ class _Filling:
                     status = folder.status(path)
                 except OSError:
                     continue  # somebody took it away
-                if max(status.st_mtime, status.st_ctime) < self._since or not stat.S_ISREG(status.st_mode):
+                if max(status.st_mtime, status.st_ctime) < self._since - LABEL_SECONDS or not stat.S_ISREG(status.st_mode):
                     continue
                 most = self._settings.inbox.max_bytes
-                if status.st_size <= most and (digest := _digest(folder, path, most)):
-                    yield digest, LABELS[label], storable(path), status.st_mtime
-
-
-LABELS = {str(digit): digit for digit in range(10)} | {"none": None}
-
-
-def _open(path: Path) -> Folder | None:
-    try:
-        return Folder(path)
-    except FileNotFoundError:
-        return None
+                if status.st_size <= most and (sha256 := digest(folder, path, most)):
+                    yield sha256, LABELS[label], storable(path), status.st_mtime
 
 
 def _count(folder: Folder) -> int:
     """How many JSONs there are."""
-    return sum(path.endswith(".json") for path in _files(folder, 0.0))
-
-
-def _files(folder: Folder, since: float, others: bool = False) -> Iterator[str]:
-    """The files below a folder that changed since then. Folders are not looked into in which none can have.
-
-    Where `others` may write to it, sub-folders that cannot be looked into are theirs to hide.
-    """
-    pending = [""]
-    while pending:
-        place = pending.pop()
-        try:
-            status = folder.status(place.rstrip("/")) if place else Path(folder.path).stat()
-            if status.st_mtime < since and status.st_nlink == 2:
-                continue  # no sub-folders, and no name has come or gone
-            for entry in folder.entries(place.rstrip("/")):
-                if entry.is_dir(follow_symlinks=False):
-                    if entry.name != TEMPORARY:
-                        pending.append(f"{place}{entry.name}/")
-                elif entry.is_file(follow_symlinks=False) and (not since or _changed(entry) >= since):
-                    yield f"{place}{entry.name}"
-        except OSError as error:
-            if not others and not isinstance(error, FileNotFoundError | NotADirectoryError):
-                raise
-            continue  # it was moved away meanwhile
-
-
-def _changed(entry: os.DirEntry[str]) -> float:
-    """When a file was written last, without an open: a fourth of the time."""
-    try:
-        return entry.stat(follow_symlinks=False).st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _read(folder: Folder, path: str) -> bytes | None:
-    """The content of a JSON; None where it is gone."""
-    try:
-        descriptor = folder.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        return os.read(descriptor, MAX_JSON)
-    finally:
-        os.close(descriptor)
-
-
-def _size(folder: Folder | None, name: str) -> int | None:
-    try:
-        return folder.status(name).st_size if folder else None
-    except OSError:
-        return None
-
-
-def _digest(folder: Folder, path: str, most: int) -> bytes | None:
-    """Of a file's content; None where it cannot be read, or has come to be longer than that."""
-    try:
-        with open(folder.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 -- of a descriptor
-            content = file.read(most + 1)
-    except OSError:
-        return None
-    return hashlib.sha256(content).digest() if content is not None and len(content) <= most else None
+    return sum(path.endswith(".json") for path in files(folder, 0.0))

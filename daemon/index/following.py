@@ -78,7 +78,7 @@ class Following:
             if self._since is None:
                 (newest,) = connection.execute("SELECT max(answered_at) FROM answers").fetchone()
                 self._since = max(0.0, (newest or 0.0) - CLOCKS_SECONDS)
-            put_state(connection, since=self._since, generation=os.urandom(8))
+            put_state(connection, since=self._since, until=None, generation=os.urandom(8))
         return self._newest_record()
 
     def _newest_record(self) -> int:

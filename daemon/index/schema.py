@@ -195,7 +195,8 @@ def get_state(connection: sqlite3.Connection) -> dict[str, object]:
 
     Returns:
         generation: changes when it begins anew; settled: rows up to this id are in `digests`; since: answers after this
-        moment may be missing, None where none is; clean: whether its writer closed it; done, total: how far a filling is.
+        moment may be missing, None where none is; until: after this one, by the file system's clock, none is, None where
+        that is not known; clean: whether its writer closed it; done, total: how far a filling is.
 
     """
     return dict(connection.execute("SELECT key, value FROM state").fetchall())

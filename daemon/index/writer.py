@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +23,7 @@ UNSETTLED = 50_000  # records that digests do not find yet: looked through in 10
 QUIET_SECONDS = 10.0  # without a new record: time to settle; among a million digests, 50,000 cost a third each of 10,000
 CLOSED_SECONDS = 5.0  # between two tries on a file that cannot be written
 BUSY_SECONDS = 60.0  # somebody else may write for so long before it is a fault
-SLACK_SECONDS = 3600.0  # the order of answers and of their records differs by less
+SLACK_SECONDS = 60.0  # the order of answers and of their records differs by less
 DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_SCHEMA")
 
 Label = tuple[bytes, int | None, str | bytes, float]
@@ -33,11 +35,12 @@ class Index:
     Args:
         path: of index.sqlite.
         metrics: shows whether it works, and what waits for it.
+        past: says until when others may have answered, as `looking.past` does; they may do so at any time unless given.
 
     """
 
-    def __init__(self, path: Path, metrics: Metrics) -> None:
-        self._path, self._metrics = path, metrics
+    def __init__(self, path: Path, metrics: Metrics, past: Callable[[], float | None] = lambda: math.inf) -> None:
+        self._path, self._metrics, self._past = path, metrics, past
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._pending: list[Record] = []
@@ -114,20 +117,28 @@ class Index:
             self._close()
             if not inode:
                 schema.remove(self._path)  # a -wal that is left would be taken for the new file's
-            self._connection = connection = schema.open_to_write(self._path, wait_seconds=0)
-            self._inode = self._path.stat().st_ino
-            self._begin(connection)
+            self._connection = schema.open_to_write(self._path, wait_seconds=0)
+            inode = self._path.stat().st_ino
+            if inode != self._inode:  # else what this process has lacked since it closed it still waits
+                self._begin(self._connection)
+            self._inode = inode
         return self._connection
 
     def _begin(self, connection: sqlite3.Connection) -> None:
-        """Note that from now on it may be behind; what is so already, as after a crash, is to be found in the folders."""
-        state = get_state(connection)
+        """Note that from now on it may be behind; what is so already, as after a crash, is to be found in the folders.
+
+        What this process answers from now on need not be: it is added, or its loss is noted by the next one.
+        """
+        state, until, now = get_state(connection), self._past(), time.time()
         since = state["since"]
-        if since is None and not state["clean"]:
+        if until is None:
+            since = None
+        elif since is None and not state["clean"]:
             (newest,) = connection.execute("SELECT max(answered_at) FROM answers").fetchone()
-            since = max(0.0, (newest or 0.0) - SLACK_SECONDS)
+            other_clock = until - now if until < math.inf else 0.0  # than the one that answers are stamped with
+            since = max(0.0, min(newest or 0.0, now) + other_clock - SLACK_SECONDS)
         connection.execute("PRAGMA synchronous = FULL")  # a power cut must not bring "clean" back
-        put_state(connection, clean=0, since=since)
+        put_state(connection, clean=0, since=since, until=until)
         connection.execute("PRAGMA synchronous = NORMAL")
 
     def _append(self, connection: sqlite3.Connection) -> None:
@@ -140,7 +151,7 @@ class Index:
         if self._missed is not None:
             since = get_state(connection)["since"]
             since = self._missed if since is None else min(float(str(since)), self._missed)
-            put_state(connection, since=since, generation=os.urandom(8))  # a filling may be past where they are
+            put_state(connection, since=since, until=None, generation=os.urandom(8))  # a filling may be past where they are
         connection.execute("COMMIT")
         self._missed, self._pending = None, []
         with self._lock:

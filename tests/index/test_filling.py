@@ -1,6 +1,7 @@
 """filling.py: what is found in the folders, and that it is what the daemon had written."""
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ from daemon.folders import Folder
 from daemon.index import filling
 from daemon.index.answers import read_record
 from daemon.index.filling import Superseded, fill, start_anew
+from daemon.index.looking import digest, past
 from daemon.index.queries import Wanted, as_dict, find
 from daemon.index.schema import get_state, open_to_read, open_to_write, put_state
 from daemon.index.writer import Index
@@ -83,6 +85,30 @@ def test_only_what_is_younger_is_looked_at(bare: Settings) -> None:
         put_state(connection, since=NOON - 1)
     fill(bare.index, bare)
     assert ["new/c.png"] == [row["file"] for row in rows(bare)]
+
+
+def test_what_the_daemon_has_answered_since_it_began_is_not_looked_at(bare: Settings) -> None:
+    """It was added by itself; what was written while the clock was ahead may have been before that."""
+    now = time.time()
+    for name, at in (("before.png", now - 100), ("since.png", now - 10), ("wrong clock.png", now + 1000)):
+        answer(bare.root, name, at=at)
+        os.utime(bare.root / "results" / f"{name}.json", (at, at))
+    with closing(open_to_write(bare.index, 0)) as connection:
+        put_state(connection, since=0.0, until=now - 50)
+    fill(bare.index, bare)
+    assert ["before.png", "wrong clock.png"] == [row["file"] for row in rows(bare)]
+
+
+@pytest.mark.parametrize(
+    "there", ["results/a/b.png.json", "rejected/a.txt", "corrections/7/a.png", "archive/2026-11-25.tar"]
+)
+def test_only_where_nothing_is_nobody_can_have_answered(bare: Settings, there: str) -> None:
+    """Anything in results, rejections, corrections or archives says that somebody may have, until now."""
+    (bare.root / "results" / ".tmp").mkdir()
+    (bare.root / "corrections" / "7").mkdir()
+    assert past(bare) is None
+    put(bare.root / there, b"something")
+    assert time.time() == pytest.approx(past(bare) or 0.0, abs=10)
 
 
 def test_an_answer_given_meanwhile_stays(bare: Settings) -> None:
@@ -214,6 +240,6 @@ def test_a_correction_that_was_exchanged_for_one_without_an_end_is_passed_over(t
     os.mkfifo(tmp_path / "pipe")
     writer = os.open(tmp_path / "pipe", os.O_RDWR)
     with Folder(tmp_path) as folder:
-        assert filling._digest(folder, "a.png", 100) is None
-        assert filling._digest(folder, "pipe", 100) is None
+        assert digest(folder, "a.png", 100) is None
+        assert digest(folder, "pipe", 100) is None
     os.close(writer)

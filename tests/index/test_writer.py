@@ -1,10 +1,12 @@
 """writer.py: what is appended, and what becomes of the index when the machine refuses."""
 
+import math
 import os
 import resource
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +15,8 @@ import pytest
 
 from daemon.index import writer
 from daemon.index.queries import Wanted, find, of_content
-from daemon.index.schema import ENDINGS, delete, get_state, open_to_read, open_to_write, storable
-from daemon.index.writer import CLOSED_SECONDS, QUIET_SECONDS, SLACK_SECONDS, Index
+from daemon.index.schema import ENDINGS, delete, get_state, open_to_read, open_to_write, put_state, storable
+from daemon.index.writer import BUSY_SECONDS, CLOSED_SECONDS, QUIET_SECONDS, SLACK_SECONDS, Index
 from daemon.telemetry.metrics import Metrics
 from tests.index.answers import NOON, record
 
@@ -22,9 +24,9 @@ from tests.index.answers import NOON, record
 class Written:
     """An index, its metrics, and a clock that the test moves."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, past: Callable[[], float | None] = lambda: math.inf) -> None:
         self.path, self.metrics, self.now = path, Metrics(), 100.0
-        self.index = Index(path, self.metrics)
+        self.index = Index(path, self.metrics, past)
 
     def write(self, *records: object, after: float = 0.1) -> None:
         """Add records, and make a pass a little later."""
@@ -138,6 +140,44 @@ def test_a_closed_index_lacks_nothing_and_one_that_crashed_may(written: Written)
     assert NOON + 1 - SLACK_SECONDS == crashed.state()["since"]
     again.index.close()
     crashed.index.close()
+
+
+def test_what_this_process_answers_is_not_looked_for(written: Written) -> None:
+    """A crash is noted with the moment from which on nothing is missing, and by the clock of the file system."""
+    written.write(record("a.png"))
+    written.index.close()
+    with closing(open_to_write(written.path, 0)) as connection:
+        put_state(connection, since=None, clean=0)
+    ahead = Written(written.path, past=lambda: time.time() + 500.0)
+    ahead.write(after=QUIET_SECONDS)
+    assert NOON + 500 - SLACK_SECONDS == pytest.approx(float(str(ahead.state()["since"])), abs=10)
+    assert time.time() + 500 == pytest.approx(float(str(ahead.state()["until"])), abs=10)
+    ahead.index.close()
+
+
+def test_in_a_fresh_root_nothing_is_missing(written: Written) -> None:
+    """Where nobody can have answered, nobody looks."""
+    fresh = Written(written.path, past=lambda: None)
+    fresh.write(after=QUIET_SECONDS)
+    assert fresh.state()["since"] is None
+    fresh.index.close()
+
+
+def test_an_index_that_could_not_be_written_for_a_while_lacks_nothing(written: Written) -> None:
+    """What could not be added waited, so that nobody need look for it."""
+    written.write(record("a.png"))
+    written.write(after=QUIET_SECONDS)
+    with closing(open_to_write(written.path, 0)) as other:
+        put_state(other, since=None)
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            written.write(record("b.png"), after=BUSY_SECONDS + 1)
+        assert 0 == written.metric("digitd_index_up")
+        other.execute("COMMIT")
+    written.write(after=CLOSED_SECONDS + 1)
+    assert 1 == written.metric("digitd_index_up")
+    assert written.state()["since"] is None
+    assert "b.png" in written.names()
 
 
 def test_a_new_index_says_that_all_may_be_missing(written: Written) -> None:
