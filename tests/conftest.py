@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -112,8 +114,51 @@ def encode(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+@functools.cache
+def shared_nursery() -> Nursery:
+    """The process that forks the daemons of all tests, for one import of TensorFlow: it costs more CPU than most tests."""
+    return Nursery()
+
+
+def pytest_unconfigure() -> None:
+    """End it, where there is one, after everything that it has forked."""
+    if shared_nursery.cache_info().currsize:
+        shared_nursery().close()
+
+
+class Forked:
+    """A daemon from the nursery, with that of `subprocess.Popen` which tests use."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._pidfd = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        return self._reap(0)
+
+    def wait(self, seconds: float | None = None) -> int:
+        if self._reap(seconds) is None:
+            raise subprocess.TimeoutExpired("daemon run", seconds or 0)
+        assert self.returncode is not None
+        return self.returncode
+
+    def _reap(self, seconds: float | None) -> int | None:
+        if self.returncode is None and select.select([self._pidfd], [], [], seconds)[0]:
+            self.returncode = os.waitstatus_to_exitcode(shared_nursery().ask(wait=self.pid)["status"])
+            os.close(self._pidfd)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
 class Daemon:
-    """`python -m daemon run` on a root, as a process of its own.
+    """`python -m daemon run` on a root, as a process of its own, which has the imports of the nursery that forked it.
 
     Args:
         root: laid out by `digitd init`.
@@ -128,15 +173,9 @@ class Daemon:
         self._log = root / "daemon.log"
         self.process = self._spawn()
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "daemon", "run", "-c", str(self.root / "config.toml")],
-                env=self.environment,
-                cwd=self.root,
-                stdout=log,
-                stderr=log,
-            )
+    def _spawn(self) -> Forked | subprocess.Popen[bytes]:
+        run = {"config": str(self.root / "config.toml"), "environment": self.environment, "log": str(self._log)}
+        return Forked(shared_nursery().ask(run=run | {"folder": str(self.root)})["pid"])
 
     def wait_ready(self) -> Daemon:
         """Wait until /readyz says 200."""
@@ -334,8 +373,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """One process that forks all daemons of the fault tests and the hostile ones, for one import of TensorFlow."""
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+def nursery() -> Nursery:
+    """The process that forks all daemons."""
+    return shared_nursery()

@@ -80,6 +80,7 @@ def run(
         if limits.get("obey_modes"):
             obey_modes()
         os.environ.update(environment)
+        os.chdir(limits.get("folder", "."))
         if code:
             use_code(code)
         sys.argv = ["daemon", "run", "-c", config, *arguments]
