@@ -53,9 +53,7 @@ def coarse(_: Mnist) -> Iterator[Case]:
         small.thumbnail((int(random.integers(20, 49)),) * 2, Image.Resampling.BOX)
         small = small.filter(ImageFilter.GaussianBlur(random.uniform(0.2, 0.8)))
         pale = random.uniform(0.6, 1)
-        buffer = io.BytesIO()
-        small.point(lambda level: 225 - pale * (225 - level)).save(buffer, "JPEG", quality=int(random.integers(60, 95)))
-        return buffer.getvalue()
+        return _jpeg(small.point(lambda level: 225 - pale * (225 - level)), random)
 
     yield from _cases("coarse", shrink)
 
@@ -83,6 +81,45 @@ def bold(_: Mnist) -> Iterator[Case]:
     yield from _cases("bold", thicken)
 
 
+def shadowed(_: Mnist) -> Iterator[Case]:
+    """The scans cut to their ink, as a telephone sees them: under light from one side, half in a shadow's edge."""
+
+    def photograph(picture: np.ndarray, random: np.random.Generator) -> bytes:
+        scale, side, edge = random.uniform(2, 4), random.uniform(0, 2 * np.pi), random.uniform(-0.3, 0.3)
+        digit = Image.fromarray(cut(picture))
+        size = round(scale * digit.width), round(scale * digit.height)
+        large = np.asarray(digit.resize(size, Image.Resampling.BICUBIC))
+        y, x = np.meshgrid(*(np.linspace(-0.5, 0.5, length) for length in large.shape), indexing="ij")
+        light = 0.75 + 0.45 * (x * np.cos(side) + y * np.sin(side))
+        if random.random() < 0.5:
+            light *= 1 - 0.45 / (1 + np.exp(40 * (y * np.cos(side) - x * np.sin(side) + edge)))
+        seen = np.clip(large * light + random.normal(0, 4, large.shape), 0, 255).astype(np.uint8)
+        return _jpeg(Image.fromarray(seen).filter(ImageFilter.GaussianBlur(random.uniform(0.5, 1.5))), random)
+
+    yield from _cases("shadowed", photograph)
+
+
+def faint(_: Mnist) -> Iterator[Case]:
+    """The scans as a hard pencil writes: 12 to 35 % of the ink, larger, on paper with grain."""
+
+    def pale(picture: np.ndarray, random: np.random.Generator) -> bytes:
+        paper = float(np.median(picture))
+        ink = (paper - picture.astype(np.float32)) * random.uniform(0.12, 0.35) * 255 / max(60.0, paper - int(picture.min()))
+        sheet = Image.fromarray(paper - ink)
+        scale = random.uniform(1, 3)
+        sheet = sheet.resize((round(scale * sheet.width), round(scale * sheet.height)), Image.Resampling.BILINEAR)
+        grain = random.normal(0, 3, (sheet.height, sheet.width))
+        return png(np.clip(np.asarray(sheet) + grain, 0, 255).astype(np.uint8))
+
+    yield from _cases("faint", pale)
+
+
+def _jpeg(picture: Image.Image, random: np.random.Generator) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=int(random.integers(60, 95)))
+    return buffer.getvalue()
+
+
 def _cases(name: str, show: Callable[[np.ndarray, np.random.Generator], bytes]) -> Iterator[Case]:
     scans = judged()
     for index, (picture, digit, writer) in enumerate(zip(scans.pictures, scans.digits, scans.writers, strict=True)):
@@ -95,4 +132,6 @@ SETS: Sets = {
     "coarse": coarse,
     "framed": framed,
     "bold": bold,
+    "shadowed": shadowed,
+    "faint": faint,
 }

@@ -3,7 +3,7 @@
 1. What is in MNIST's form already is left alone.
 2. A picture under SMALL pixels, or one that was enlarged from such, holds a digit and nothing else: it is only scaled.
 3. All else is read as a page, and where that leaves ink out, also as a digit that was cut out of one; and as a bold digit,
-   where much of the picture is ink.
+   where much of the picture is ink. So is what under a shadow may only seem to have been enlarged.
 
 What is bold is read a second time with thinner strokes: most of what a model has learnt from was written with a pen.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from daemon.reading.bold import read_bold
 from daemon.reading.mnist import BOLD, SIDE, Blank, Reading, find_doubts, take_canonical, thin
 from daemon.reading.page import read_page
-from daemon.reading.small import read_small, undo_enlargement, undo_smooth_enlargement
+from daemon.reading.small import has_even_paper, read_small, undo_enlargement, undo_smooth_enlargement
 
 SMALL = 40  # pixels; a picture whose longer side is below this takes the second way
 BLURRED = 160  # pixels; up to this side a picture is looked at for being an enlarged small one
@@ -73,15 +73,17 @@ def normalise(grey: np.ndarray) -> tuple[Reading, ...]:
 
 def _read_other(grey: np.ndarray) -> list[Reading]:
     grey = undo_enlargement(grey)
-    if SMALL <= max(grey.shape) <= BLURRED:
-        grey = undo_smooth_enlargement(grey)
-    if max(grey.shape) < SMALL:
-        return [Reading(read_small(grey))]
-    bold = read_bold(grey)
+    readings = []
+    small = undo_smooth_enlargement(grey) if SMALL <= max(grey.shape) <= BLURRED else grey
+    if max(small.shape) < SMALL:
+        readings.append(Reading(read_small(small)))
+        if small is grey or has_even_paper(grey):
+            return readings
+    if bold := read_bold(grey):
+        readings.append(bold)
     try:
-        readings = read_page(grey)
+        return readings + read_page(grey)
     except Blank:
-        if bold is None:
+        if not readings:
             raise
-        return [bold]
-    return readings if bold is None else [bold, *readings]
+        return readings

@@ -56,7 +56,19 @@ def read_page(grey: np.ndarray) -> list[Reading]:
     low, high, *_ = cv2.minMaxLoc(grey)
     if high - low < FAINT_CONTRAST:
         raise Blank(high - low)
-    ink = _find_ink(grey)
+    readings: list[Reading] = []
+    blank = None
+    for ink in _find_inks(grey):
+        try:
+            readings += _read_ink(ink)
+        except Blank as found:
+            blank = found
+    if blank and not readings:
+        raise blank
+    return readings
+
+
+def _read_ink(ink: np.ndarray) -> list[Reading]:
     threshold, level, contrast, share = _find_threshold(ink)
     if contrast < (FAINT_CONTRAST if share < FAINT_SHARE else BLANK_CONTRAST):
         raise Blank(contrast)
@@ -76,8 +88,13 @@ def read_page(grey: np.ndarray) -> list[Reading]:
     return readings
 
 
-def _find_ink(grey: np.ndarray) -> np.ndarray:
-    """How much darker (or lighter, where ink is light) than its background each pixel is: (height, width) uint8."""
+def _find_inks(grey: np.ndarray) -> list[np.ndarray]:
+    """How much darker (or lighter, where ink is light) than its background each pixel is: (height, width) uint8.
+
+    Returns:
+        One, or two where ink seems to be light but may be dark, with light from one side: the darker first.
+
+    """
     factor = max(1, round(max(grey.shape) / BACKGROUND_SIDE))
     small = grey
     if factor > 1:
@@ -91,9 +108,12 @@ def _find_ink(grey: np.ndarray) -> np.ndarray:
     border = _border(background)
     if int(border.max()) - int(border.min()) < FLAT:
         even = np.full_like(LEVELS, np.median(border))
-        return cv2.LUT(grey, _ink_on(even, LEVELS, is_light))
-    paper = cv2.resize(background, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return _ink_on(paper, grey, is_light)
+        return [cv2.LUT(grey, _ink_on(even, LEVELS, is_light))]
+    size = grey.shape[1], grey.shape[0]
+    papers = [(background, is_light)]
+    if is_light:
+        papers.insert(0, (cv2.erode(lightest, square), False))
+    return [_ink_on(cv2.resize(paper, size, interpolation=cv2.INTER_LINEAR), grey, light) for paper, light in papers]
 
 
 def _ink_on(paper: np.ndarray, grey: np.ndarray, is_light: bool) -> np.ndarray:

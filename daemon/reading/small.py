@@ -17,6 +17,9 @@ COARSE_SIDE = 18  # pixels; what loses little at this size was enlarged from it 
 LOST_SHARE = 0.14  # of the grey levels' deviation; what loses more holds finer detail
 STEP_SHARE = 0.75  # of the range; what has no steps of this height within 2 pixels is mere shading
 
+# Paper of one grey all over: so much of the picture is no further from the lightest or the darkest grey in it.
+LEVELS, EVEN_SHARE = 25, 0.35
+
 INK_SHARE = 64  # of 255; what has less ink is not counted to the digit
 MOST_PAPER = 100  # of 255; paper is no darker
 
@@ -49,6 +52,13 @@ def undo_smooth_enlargement(grey: np.ndarray) -> np.ndarray:
     around = np.ones((5, 5), np.uint8)
     steps = cv2.morphologyEx(coarse, cv2.MORPH_GRADIENT, around)
     return coarse if float(steps.max()) > STEP_SHARE * float(np.ptp(coarse)) else grey
+
+
+def has_even_paper(grey: np.ndarray) -> bool:
+    """Whether a picture's paper, (height, width) uint8, has about one grey: where it has not, a shadow lies on it."""
+    low, high, *_ = cv2.minMaxLoc(grey)
+    alike = max(np.count_nonzero(grey >= high - LEVELS), np.count_nonzero(grey <= low + LEVELS))
+    return bool(alike >= EVEN_SHARE * grey.size)
 
 
 def read_small(grey: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from daemon.reading.mnist import Blank
 from daemon.reading.normalise import normalise, normalise_all
@@ -93,17 +93,34 @@ def test_doubts_stay_with_their_pictures() -> None:
     assert alone == together
 
 
+def shaded(sheet: np.ndarray, turn: int) -> np.ndarray:
+    """Most of it in a soft shadow that is deeper than the ink."""
+    y, x = (np.linspace(-0.5, 0.5, side) for side in sheet.shape)
+    across = np.add.outer(y * np.sin(turn * np.pi / 4 + 0.3), x * np.cos(turn * np.pi / 4 + 0.3))
+    light = (1 - 0.5 / (1 + np.exp((across - 0.22) * 40))) * (0.75 + 0.45 * across)
+    return np.clip(sheet * light, 0, 255).astype(np.uint8)
+
+
 def test_a_shadow_deeper_than_the_ink_is_no_ink() -> None:
     """Of photographs that lie mostly in a soft shadow nearly all are read as without it, from wherever it falls."""
     alike = 0
     for turn, scan in enumerate(load_scans("datasets/scans.npz", REPOSITORY).by(JUDGES).pictures[::40]):
-        sheet = np.pad(scan, 40, mode="edge").astype(np.float32)
-        y, x = (np.linspace(-0.5, 0.5, side) for side in sheet.shape)
-        across = np.add.outer(y * np.sin(turn * np.pi / 4 + 0.3), x * np.cos(turn * np.pi / 4 + 0.3))
-        light = (1 - 0.5 / (1 + np.exp((across - 0.22) * 40))) * (0.75 + 0.45 * across)
-        photograph = np.clip(sheet * light, 0, 255).astype(np.uint8)
-        alike += overlap(normalise(sheet.astype(np.uint8))[0].pixels, normalise(photograph)[0].pixels) > 0.6
+        sheet = np.pad(scan, 40, mode="edge")
+        alike += overlap(normalise(sheet)[0].pixels, normalise(shaded(sheet, turn))[0].pixels) > 0.6
     assert 19 <= alike
+
+
+def test_a_digit_cut_out_of_a_photograph_under_a_shadow_is_read() -> None:
+    """Sharp or blurred, one of its readings is that without the shadow, for nearly all, from wherever it falls."""
+    alike = 0
+    for turn, scan in enumerate(load_scans("datasets/scans.npz", REPOSITORY).by(JUDGES).pictures[::20]):
+        rows, columns = np.nonzero(scan < (int(scan.min()) + int(np.median(scan))) // 2)
+        cut = Image.fromarray(scan[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1])
+        if turn % 2:
+            cut = cut.resize((cut.width * 3 // 2, cut.height * 3 // 2)).filter(ImageFilter.GaussianBlur(1.5))
+        plain = normalise(np.asarray(cut))[0].pixels
+        alike += max(overlap(plain, reading.pixels) for reading in normalise(shaded(np.asarray(cut), turn))) > 0.5
+    assert 36 <= alike
 
 
 @pytest.mark.parametrize("strokes", [SEVEN, FIVE, ZERO], ids=["7", "5", "0"])
