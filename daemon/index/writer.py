@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from daemon.index import schema
-from daemon.index.schema import INSERT, INSERT_LABEL, Record, Unusable, get_state, put_state, settle
+from daemon.index.schema import INSERT_LABEL, Record, Unusable, get_state, put_state, settle
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Index:
         with self._lock:
             labels = self._labels.copy()
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(INSERT, records)
+        schema.append(connection, records)
         connection.executemany(INSERT_LABEL, labels)
         if self._missed is not None:
             since = get_state(connection)["since"]
