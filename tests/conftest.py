@@ -29,7 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from daemon.cli import main
 from daemon.commands.init import lay_out
 from daemon.config import Settings, load_settings
-from tests.faults.harness import Nursery
+from tests.faults.harness import Nursery, pause
 
 REPOSITORY = Path(__file__).parent.parent
 DEADLINE = 60.0  # seconds; generous, because the machine may be busy
@@ -52,11 +52,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def wait_until(condition: Callable[[], Value], what: str, seconds: float = DEADLINE) -> Value:
     """Ask until the answer is true; what it is, or a failure that says what was waited for."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        if time.monotonic() > began + seconds:
             pytest.fail(f"waited {seconds:.0f} s in vain for: {what}")
-        time.sleep(0.01)
+        pause(began)
     return value
 
 

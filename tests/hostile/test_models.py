@@ -215,9 +215,12 @@ def test_a_file_that_its_manifest_does_not_describe_is_never_opened(daemon: Daem
     make_current(daemon.root, "v0001.h5")
 
 
+in_full = pytest.mark.skipif(not FULL, reason="in the full run; in short it is in tests/training")
+
+
 @pytest.mark.parametrize(
     "damage",
-    [*([empty, no_model] if FULL else []), truncated, not_finite, misreading],
+    [*(pytest.param(damage, marks=in_full) for damage in (empty, no_model, truncated, not_finite)), misreading],
     ids=lambda damage: damage.__name__,
     indirect=True,
 )

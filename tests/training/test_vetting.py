@@ -9,7 +9,6 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,10 +28,13 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_without_a_data_set_a_few_digits_must_do(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model reads them, though a module of the current folder would have ended the process."""
+    """The model reads them, though a module of the current folder would have ended the process.
+
+    Ctrl-C, which on a terminal goes to the whole group of processes, reaches only who started it.
+    """
     (config.parent / "selectors.py").write_text("raise SystemExit('imported from the current folder')")
     monkeypatch.chdir(config.parent)
-    found = Vetting(config, threading.Event())(SHIPPED, SHIPPED)
+    found = Vetting(config, threading.Event(), waiting=lambda: signal_children(signal.SIGINT))(SHIPPED, SHIPPED)
     assert (100, 299818) == (found.holdout.images, found.parameters)
     assert found.holdout.accuracy > 0.95
 
@@ -77,12 +79,6 @@ def test_a_wrong_configuration_refuses_nothing(config: Path) -> None:
     config.write_text("[gate]\ncanary = 1\n")
     with pytest.raises(VettingHindered, match=r"came to nothing: .*canary"):
         Vetting(config, threading.Event())(SHIPPED, SHIPPED)
-
-
-def test_ctrl_c_reaches_only_who_started_it(config: Path) -> None:
-    """On a terminal it goes to the whole group of processes; the one that vets says nothing of it."""
-    waiting = partial(signal_children, signal.SIGINT)
-    assert 299818 == Vetting(config, threading.Event(), waiting)(SHIPPED, SHIPPED).parameters
 
 
 def signal_children(number: int) -> None:
