@@ -42,7 +42,7 @@ for variable in [name for name in os.environ if name.startswith("DIGITD_")]:
     del os.environ[variable]  # the tests' configuration is the shipped one, whatever the caller's shell says
 
 
-LONG = ("cluster", "browser", "faults", "hostile", "training", "index")  # folders with files that take long
+LONG = ("cluster", "browser", "faults", "hostile", "training", "index", "tests")  # folders with files that take long
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
