@@ -1,14 +1,12 @@
 """service.py: a stop has a bound, and a second signal ends it at once."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from daemon.config import Settings
-from tests.conftest import wait_until
+from tests.conftest import Forked, shared_nursery, wait_until
 
 # A daemon with nothing in it but a part that does not heed its stop.
 STUCK = """
@@ -36,16 +34,17 @@ sys.exit(Stuck(load_settings(Path(sys.argv[1]))).run())
 )
 def test_a_stop_comes_to_its_end(settings: Settings, tmp_path: Path, seconds: float, signals: list[int], why: str) -> None:
     """Whatever does not stop is named; the process ends with 1 when told so again, or when its time is over."""
-    log = tmp_path / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-c", STUCK, settings.file, str(seconds)], stderr=file)
+    log, script = tmp_path / "log", tmp_path / "stuck.py"
+    script.write_text(STUCK)
+    run = {"config": "", "environment": {}, "log": str(log), "script": str(script)}
+    process = Forked(shared_nursery().ask(run=run | {"arguments": [str(settings.file), str(seconds)]})["pid"])
     try:
-        wait_until(lambda: "started" in log.read_text(), "the start")
+        wait_until(lambda: log.exists() and "started" in log.read_text(), "the start")
         for number, word in zip(signals, ("stopping", "ends at once"), strict=False):
             process.send_signal(number)
             wait_until(lambda word=word: word in log.read_text(), word)
         assert 1 == process.wait(60)
         assert f"ends at once, {why}; threads that still run: stuck." in log.read_text()
     finally:
-        process.kill()
+        process.send_signal(signal.SIGKILL)
         process.wait()

@@ -66,7 +66,10 @@ def make_model(path: str, mark: str | None) -> None:
 def run(
     config: str, environment: dict[str, str], log: str, code: str | None = None, arguments: Sequence[str] = (), **limits: Any
 ) -> None:
-    """Become `python -m daemon run -c CONFIG ARGUMENTS`, of the `daemon` package in the folder `code` where one is given."""
+    """Become `python -m daemon run -c CONFIG ARGUMENTS`, of the `daemon` package in the folder `code` where one is given.
+
+    Or, where a `script` is given, `python SCRIPT ARGUMENTS`.
+    """
     status = 70  # whatever goes wrong before the daemon has its say
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no daemon outlives the tests
@@ -83,9 +86,13 @@ def run(
         os.chdir(limits.get("folder", "."))
         if code:
             use_code(code)
-        sys.argv = ["daemon", "run", "-c", config, *arguments]
+        script = limits.get("script")
+        sys.argv = [script, *arguments] if script else ["daemon", "run", "-c", config, *arguments]
         try:
-            runpy.run_module("daemon", run_name="__main__", alter_sys=True)
+            if script:
+                runpy.run_path(script, run_name="__main__")
+            else:
+                runpy.run_module("daemon", run_name="__main__", alter_sys=True)
         except SystemExit as leave:
             status = leave.code if isinstance(leave.code, int) else 1
     finally:
