@@ -207,7 +207,7 @@ def build() -> dict[str, Any]:
     board.stat(
         "Images waiting",
         ("sum(digitd_backlog_images{where})", ""),
-        "Files in the inbox and in work, as of the last sweep.",
+        "Files in the inbox and in work, as of the last sweep; at least so many: an inbox is listed 250,000 at once.",
         steps=[(None, PLAIN)],
     )
     board.stat(
@@ -239,7 +239,7 @@ def build() -> dict[str, Any]:
     board.graph(
         "Backlog",
         [("sum by (folder) (digitd_backlog_images{where})", "{{folder}}")],
-        "Files waiting, by folder.",
+        "Files waiting, by folder; at least so many: an inbox is listed 250,000 at once.",
     )
     board.graph(
         "Rejections by reason",

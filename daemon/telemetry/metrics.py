@@ -76,7 +76,11 @@ class Metrics:
         self.training_seconds = histogram("training_seconds", "Time of trainings that got a verdict.", TRAINING_SECONDS)
         self.swap_seconds = histogram("model_swap_seconds", "Time to load, warm and swap a model.", SECONDS)
 
-        self.backlog = gauge("backlog_images", "Files waiting, by folder, as of the last sweep.", "folder")
+        self.backlog = gauge(
+            "backlog_images",
+            "Files waiting, by folder, as of the last sweep; at least so many, for an inbox is listed 250000 at once.",
+            "folder",
+        )
         self.oldest_waiting = gauge("oldest_waiting_seconds", "Time that the oldest unanswered file has waited.")
         self.ready = gauge("ready", "1 while a model is loaded and the intake is open.")
         self.model_info = gauge("model_info", "The live model.", "version", "sha256", "keras")
