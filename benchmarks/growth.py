@@ -14,16 +14,20 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.past import write_answers, write_corrections, write_index, write_versions
 from benchmarks.speed import REPOSITORY, Daemon, Images, describe_waits, fresh_file_system, note, print_table
 
+Asked = TypeVar("Asked")
 DAY = 86400.0
 SETTINGS = {"RETRAIN__CRON": "", "RETRAIN__AFTER_CORRECTIONS": 0}
 MOST = {"seconds": 1.2, "p50 ms": 1.2, "p99 ms": 1.2}  # times that of the empty root
 MOST_MB = 50.0  # more than the empty root
 SETTLES = 20  # seconds
+MOST_WAIT = 600  # seconds
 MOST_START = 10.0  # seconds that a training's first batch comes later
 DRAWN = ("SYNTHETIC_DIGITS", "SYNTHETIC_NO_DIGITS", "SCAN_VARIANTS")  # anew by each training, whatever the root
 
@@ -39,6 +43,7 @@ def main() -> int:
     parser.add_argument("--grown", type=Path, help="a root that was grown before; it is used as it is, and kept")
     options = parser.parse_args()
     figures: dict[str, list[dict[str, float]]] = {}
+    print(f"load before: {os.getloadavg()[0]:.1f}", flush=True)
     with fresh_file_system(gib=4 + options.answers * 14 // 2**20, inodes=100_000 + options.answers * 5 // 2) as folder:
         roots = {"empty": folder / "empty", "grown": options.grown or folder / "grown"}
         if not options.grown:
@@ -46,7 +51,8 @@ def main() -> int:
         for round_ in range(options.rounds):
             measure(figures, dict(sorted(roots.items(), reverse=bool(round_ % 2))), options.drops)
         for name, root in roots.items():
-            note(figures, f"{name}: training", measure_training(root))
+            note(figures, f"{name}: training by hand", measure_training_by_hand(root))
+            note(figures, f"{name}: training by the daemon", measure_training_by_daemon(root))
     print_table(figures)
     return judge(figures)
 
@@ -84,27 +90,52 @@ def measure(figures: dict[str, list[dict[str, float]]], roots: dict[str, Path], 
             note(figures, f"{name}: memory", {"MB": daemon.memory() / 2**20, "idle CPU share": idle})
 
 
-def measure_training(root: Path) -> dict[str, float]:
+def measure_training_by_hand(root: Path) -> dict[str, float]:
     """Seconds from `digitd retrain` to its process' start and to its first batch, without what is drawn."""
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command: list[str | Path] = [sys.executable, "-m", "daemon", "retrain", "-c", root / "config.toml"]
+    environment = os.environ | {f"DIGITD_TRAINING__{key}": "0" for key in DRAWN}
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY, env=environment
+        )
+
+    process, waits = wait_for_training(root, start)
+    process.terminate()
+    process.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return waits | {"CPU seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+
+
+def measure_training_by_daemon(root: Path) -> dict[str, float]:
+    """Seconds from a correction to the start of the training that it asks for, and to its first batch, likewise."""
+    wanted = {"RETRAIN__AFTER_CORRECTIONS": 1, "RETRAIN__QUIET_SECONDS": 0.1} | {f"TRAINING__{key}": 0 for key in DRAWN}
+    with Daemon(root, **SETTINGS | wanted) as daemon:
+        time.sleep(SETTLES)
+        before = daemon.cpu_seconds()
+        (root / "one").write_bytes(Images().png(0))
+        (root / "corrections" / "7").mkdir(exist_ok=True)
+        _, waits = wait_for_training(root, lambda: (root / "one").rename(root / "corrections" / "7" / "asks.png"))
+        return waits | {"CPU seconds": daemon.cpu_seconds() - before}
+
+
+def wait_for_training(root: Path, ask: Callable[[], Asked]) -> tuple[Asked, dict[str, float]]:
+    """Ask for a training, and wait for its start and for its first batch."""
     shutil.rmtree(root / "logs" / "tensorboard", ignore_errors=True)
     there = set((root / "logs" / "training").glob("v*"))
-    command = [sys.executable, "-m", "daemon", "retrain", "-c", root / "config.toml"]
-    environment = os.environ | {f"DIGITD_TRAINING__{key}": "0" for key in DRAWN}
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY, env=environment
-    ) as process:
-        while not set((root / "logs" / "training").glob("v*")) - there and process.poll() is None:
+    began = time.monotonic()
+    asked = ask()
+
+    def wait(happened: Callable[[], object]) -> float:
+        while not happened():
+            if time.monotonic() > began + MOST_WAIT:
+                raise SystemExit(f"{root}: expected a training to begin. Received: none in {MOST_WAIT} s")
             time.sleep(0.05)
-        started = time.monotonic() - began
-        while not any((root / "logs").glob("tensorboard/*/train")) and process.poll() is None:
-            time.sleep(0.05)
-        first = time.monotonic() - began
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"start s": started, "first batch s": first, "CPU seconds": cpu}
+        return time.monotonic() - began
+
+    start = wait(lambda: set((root / "logs" / "training").glob("v*")) - there)
+    return asked, {"start s": start, "first batch s": wait(lambda: any((root / "logs").glob("tensorboard/*/train")))}
 
 
 def judge(figures: dict[str, list[dict[str, float]]]) -> int:
@@ -119,8 +150,10 @@ def judge(figures: dict[str, list[dict[str, float]]]) -> int:
         failed |= _say(f"{name}, {key}: grown / empty", ratio, MOST[key])
     more = median("grown: memory", "MB") - median("empty: memory", "MB")
     failed |= _say("memory: grown - empty, MB", more, MOST_MB)
-    later = median("grown: training", "first batch s") - median("empty: training", "first batch s")
-    return failed | _say("a training's first batch: grown - empty, s", later, MOST_START)
+    for who in ("by hand", "by the daemon"):
+        later, soon = (median(f"{name}: training {who}", "first batch s") for name in ("grown", "empty"))
+        failed |= _say(f"first batch {who}: grown - empty, s", later - soon, MOST_START)
+    return failed
 
 
 def _say(what: str, value: float, most: float) -> int:
