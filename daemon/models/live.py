@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
-import threading
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from daemon.models import CLASSES
-from daemon.models.backend import keras, tf
+from daemon.models.backend import tf
 from daemon.models.calibration import Calibration, softmax
 from daemon.models.canary import canary_digits
 from daemon.models.folding import fold, refold
+from daemon.models.graph import Graph, Weights
 from daemon.models.network import (
     IMAGE_SHAPE,
     ModelError,
@@ -51,7 +52,7 @@ class Answers(NamedTuple):
 
 
 class LiveModel:
-    """A loaded model, traced once for batches of any size, so that no prediction ever waits for a trace.
+    """A loaded model: its graph, traced once for batches of any size, and the weights that go into it. Never changes.
 
     Args:
         path: the .h5.
@@ -64,9 +65,8 @@ class LiveModel:
     """
 
     def __init__(self, path: Path, identity: ModelIdentity, calibration: Calibration) -> None:
-        self._identity, self._calibration = identity, calibration
-        self._in_use = threading.Lock()
-        self._saved = read_model(path)  # as it was saved: what weights are loaded into
+        self.identity, self._calibration = identity, calibration
+        self._saved = read_model(path)  # as it was saved; of versions of one architecture, the one that was loaded last
         self._architecture = read_architecture(path)
         try:
             self._prepare(path)
@@ -83,11 +83,12 @@ class LiveModel:
         for model in (folded, self._saved) if folded else (self._saved,):
             self._model = model
             self._ends_in_softmax = give_logits(model)
-            self._run = _traced(model)
+            self._graph = Graph(model)
+            self._weights = self._graph.weights()
             self._gives_probabilities = not self._ends_in_softmax and bool(((expected >= 0) & (expected <= 1)).all())
             for size in (LARGEST, 1):
                 self.logits(np.zeros((size, *IMAGE_SHAPE[:2]), np.uint8))
-            if self._answers_like(expected):
+            if self._answers_like(expected, self._weights):
                 return
             if model is folded:
                 log.warning("%s: folded, it answers differently; it predicts as it was saved", path)
@@ -95,83 +96,58 @@ class LiveModel:
 
     def predict(self, images: np.ndarray) -> Answers:
         """Say which digits they are: (n, 28, 28) uint8, ink 255 on paper 0, as `decode.load_image` makes them."""
-        with self._in_use:
-            logits, identity, calibration = self._logits(images), self._identity, self._calibration
-        return Answers(*calibration.apply(logits), identity)
+        return Answers(*self._calibration.apply(self.logits(images)), self.identity)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """What `predict` calibrates: (n, 28, 28) uint8 to (n, 10) float32."""
-        with self._in_use:
-            return self._logits(images)
+        parts = (images[start : start + LARGEST] for start in range(0, len(images), LARGEST))
+        raw = [self._graph.run(as_input(part), self._weights) for part in parts]
+        answers = np.concatenate(raw) if raw else np.empty((0, CLASSES), np.float32)
+        return np.log(np.maximum(answers, 1e-12)) if self._gives_probabilities else answers
 
     @property
     def parameters(self) -> int:
         """How many the network has, as it was saved."""
         return int(self._saved.count_params())
 
-    @property
-    def identity(self) -> ModelIdentity:
-        """Which version it is now; of answers, see there."""
-        return self._identity
-
-    def refill(self, version: Version) -> bool:
-        """Become another version of the same architecture, without the cost of tracing. Only for a model that is not live.
+    def other(self, version: Version) -> LiveModel | None:
+        """Another version of the same architecture, in the same graph. For one thread at a time; others predict meanwhile.
 
         Returns:
-            False, with nothing changed, where that cannot be done.
+            None where that cannot be done.
 
         Raises:
-            ModelError: the weights are not finite; nothing has changed.
+            ModelError: the weights are not finite.
 
         """
         if self._model is self._saved or read_architecture(version.path) != self._architecture:
-            return False
-        with self._in_use:
-            try:
-                self._saved.load_weights(version.path)
-            except Exception as error:  # h5py and Keras raise almost anything on a damaged file
-                raise ModelError(f"{version.path}: expected a Keras model in HDF5 form. Received: {error}") from error
-            check_finite(self._saved, version.path)
-            before = self._model.get_weights()
-            refold(self._saved, self._model)
-            if not self._answers_like(answer(self._saved, canary_digits()[0])):
-                self._model.set_weights(before)
-                return False
-            self._identity, self._calibration = version.identity, version.calibration
-        return True
+            return None
+        try:
+            self._saved.load_weights(version.path)
+        except Exception as error:  # h5py and Keras raise almost anything on a damaged file
+            raise ModelError(f"{version.path}: expected a Keras model in HDF5 form. Received: {error}") from error
+        check_finite(self._saved, version.path)
+        refold(self._saved, self._model)
+        weights = self._graph.weights()
+        if not self._answers_like(answer(self._saved, canary_digits()[0]), weights):
+            return None
+        other = copy.copy(self)
+        other.identity, other._calibration, other._weights = version.identity, version.calibration, weights  # noqa: SLF001
+        return other
 
-    def _logits(self, images: np.ndarray) -> np.ndarray:
-        raw = [self._raw(images[start : start + LARGEST]) for start in range(0, len(images), LARGEST)]
-        answers = np.concatenate(raw) if raw else np.empty((0, CLASSES), np.float32)
-        return np.log(np.maximum(answers, 1e-12)) if self._gives_probabilities else answers
-
-    def _raw(self, images: np.ndarray) -> np.ndarray:
-        answers: np.ndarray = self._run(tf.constant(as_input(images))).numpy()
-        return answers
-
-    def _answers_like(self, expected: np.ndarray) -> bool:
-        """Whether it says to the canary digits what the model says that was saved."""
-        received = self._raw(canary_digits()[0])
+    def _answers_like(self, expected: np.ndarray, weights: Weights) -> bool:
+        """Whether the graph says to the canary digits what the model says that was saved."""
+        received = self._graph.run(as_input(canary_digits()[0]), weights)
         if self._ends_in_softmax:
             received = softmax(received)
         return np.allclose(expected, received, rtol=TOLERANCE, atol=TOLERANCE)
-
-
-def _traced(model: keras.Model) -> tf.types.experimental.ConcreteFunction:
-    """Keras' advice for few inputs, model(x), in a graph: a lone image waits 1.7 ms for it, 2.3 for predict_on_batch.
-
-    The model is a variable of this function and no argument of the graph's: with one, each call spelt its images out as
-    text first, which took 8 ms. Without AutoGraph, which writes a Python file for temporary files' folder to keep.
-    """
-    graph = tf.function(lambda batch: model(batch, training=False), autograph=False)
-    return graph.get_concrete_function(tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32))
 
 
 class ModelSlot:
     """The model that is live and the one that was before it, both warm.
 
     Replacing the live one is replacing one reference: a batch keeps the model it began with. One thread swaps; any thread
-    reads `live`. At first both are the same version, so that the first swap has a warm model to fill, as later ones have.
+    reads `live`. At first there was none before it.
 
     Raises:
         ModelError: the file is not a usable digit model.
@@ -179,8 +155,7 @@ class ModelSlot:
     """
 
     def __init__(self, version: Version) -> None:
-        self.live = load(version)
-        self._spare: LiveModel | None = load(version)
+        self.live = self._before = load(version)
         gc.collect()
         gc.freeze()  # TensorFlow's own objects: looking through them held predictions up for 250 ms at each swap
         give_back_memory()
@@ -195,11 +170,9 @@ class ModelSlot:
             ModelError: the file is not a usable digit model; the live model is untouched.
 
         """
-        spare, self._spare = self._spare, None
-        back = spare is not None and spare.identity == version.identity
-        if spare is None or not (back or spare.refill(version)):
-            spare = load(version)
-        self.live, self._spare = spare, self.live
+        back = self._before.identity == version.identity
+        model = self._before if back else self.live.other(version) or load(version)
+        self.live, self._before = model, self.live
         gc.collect()  # 0.5 MB a swap without, measured
         if not back:
             give_back_memory()  # what weights passed through lies between what stays: 60 MB after 100 swaps without
