@@ -16,7 +16,7 @@ import pytest
 
 from daemon.models.live import load
 from daemon.models.registry import Registry
-from tests.conftest import LONG_AGO, REPOSITORY, Daemon, Digits, encode, files_below, wait_until
+from tests.conftest import DEADLINE, LONG_AGO, REPOSITORY, Daemon, Digits, encode, files_below, wait_until
 
 RESULT_KEYS = {
     "schema": int,
@@ -365,19 +365,13 @@ def test_an_inbox_that_was_replaced_is_served(daemon: Daemon, digits: Digits) ->
 
 def test_a_second_daemon_is_refused(daemon: Daemon) -> None:
     """On a root that has a daemon another one ends with 1 and says why; the first is untouched."""
-    done = subprocess.run(
-        [sys.executable, "-m", "daemon", "run", "-c", str(daemon.root / "config.toml")],
-        env=daemon.environment,
-        cwd=daemon.root,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 1
-    assert f"{daemon.root}: expected no other daemon on this root" in done.stderr
-    assert str(daemon.process.pid) in done.stderr
-    assert "Traceback" not in done.stderr
+    before = len(daemon.log)
+    second = Daemon(daemon.root)
+    assert 1 == second.process.wait(DEADLINE)
+    said = second.log[before:]
+    assert f"{daemon.root}: expected no other daemon on this root" in said
+    assert str(daemon.process.pid) in said
+    assert "Traceback" not in said
     assert daemon.get("/readyz")[0] == 200
 
 
