@@ -35,11 +35,13 @@ class Reading(NamedTuple):
     Attributes:
         pixels: (28, 28) uint8, in MNIST's form.
         doubt: what already speaks against its being one digit, before any model has seen it.
+        as_sent: whether the picture was in MNIST's form, so that these are its own pixels.
 
     """
 
     pixels: np.ndarray
     doubt: Doubt | None = None
+    as_sent: bool = False
 
 
 class Blank(Exception):

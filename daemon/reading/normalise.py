@@ -37,7 +37,7 @@ def normalise_all(greys: list[np.ndarray]) -> list[tuple[Reading, ...] | Blank]:
     if square:
         ink, fits = take_canonical(np.stack([greys[number] for number in square]))
         doubts, _ = find_doubts(ink)
-        done = {number: (Reading(ink[i], doubts[i]),) for i, number in enumerate(square) if fits[i]}
+        done = {number: (Reading(ink[i], doubts[i], as_sent=True),) for i, number in enumerate(square) if fits[i]}
     others: list[tuple[int, list[Reading]]] = []
     for number, grey in enumerate(greys):
         if number not in done:
@@ -50,7 +50,7 @@ def normalise_all(greys: list[np.ndarray]) -> list[tuple[Reading, ...] | Blank]:
         start = 0
         for number, readings in others:
             own = slice(start, start + len(readings))
-            found = [Reading(pixels, doubt or odd) for (pixels, doubt), odd in zip(readings, doubts[own], strict=True)]
+            found = [Reading(one.pixels, one.doubt or odd) for one, odd in zip(readings, doubts[own], strict=True)]
             if widths[start] > BOLD:
                 found.append(Reading(thin(found[0].pixels), found[0].doubt))
             done[number] = tuple(found)

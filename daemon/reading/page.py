@@ -35,6 +35,7 @@ WEAK_SHARE = 0.4  # of the threshold; in a digit cut out of a page, ink above th
 # they meet the border at right angles, and textures meet it in many places.
 CROP_SHARE = 0.02  # of the ink; where the page's reading leaves out less, there is no other
 SOFT = 2  # pixels; weak ink no further from a stroke is its edge
+CLEAR_SHARE = 0.8  # of the threshold; above this the paper's grain is no ink along the borders
 MOST_TOUCHES = 16  # stretches of ink along the four borders together; more is no digit
 MOST_TOUCHES_ALONE = 8  # likewise, where as a page the picture is blank
 EDGE_COVER = 0.9  # of a border; where ink covers two of them, it is what lies beyond the paper
@@ -175,9 +176,10 @@ def _read_crop(
     weak, most = WEAK_SHARE * threshold, MOST_TOUCHES if chosen else MOST_TOUCHES_ALONE
     covers, touches = [], 0
     for border in (ink[:2], ink[-2:], ink[:, :2].T, ink[:, -2:].T):
-        inked = border.max(axis=0) > weak
-        covers.append(float(np.mean(inked)))
-        touches += int(np.count_nonzero(inked[1:] > inked[:-1])) + int(inked[0])
+        darkest = border.max(axis=0)
+        covers.append(float(np.mean(darkest > weak)))
+        strong = darkest > CLEAR_SHARE * threshold
+        touches += int(np.count_nonzero(strong[1:] > strong[:-1])) + int(strong[0])
         if not covers[-1] or touches > most:
             return None
     mask = cv2.threshold(ink, weak, 255, cv2.THRESH_BINARY)[1]

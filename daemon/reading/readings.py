@@ -18,12 +18,14 @@ class Readings:
     Attributes:
         pixels: (m, 28, 28) uint8, in MNIST's form.
         doubts: m, what speaks against each one's being one digit.
+        as_sent: (m,) bool, which ones are the pixels that were sent.
         first: (n,) intp, where each image's readings begin.
 
     """
 
     pixels: np.ndarray
     doubts: list[Doubt | None]
+    as_sent: np.ndarray
     first: np.ndarray
 
     @classmethod
@@ -31,13 +33,16 @@ class Readings:
         """Put the readings of n images into columns."""
         pixels: list[np.ndarray] = []
         doubts: list[Doubt | None] = []
+        as_sent: list[bool] = []
         first = []
         for readings in images:
             first.append(len(pixels))
             for reading in readings:
                 pixels.append(reading.pixels)
                 doubts.append(reading.doubt)
-        return cls(np.array(pixels, np.uint8).reshape(-1, SIDE, SIDE), doubts, np.array(first, np.intp))
+                as_sent.append(reading.as_sent)
+        columns = np.array(pixels, np.uint8).reshape(-1, SIDE, SIDE), doubts, np.array(as_sent, bool)
+        return cls(*columns, np.array(first, np.intp))
 
     @classmethod
     def joined(cls, parts: list[Readings]) -> Readings:
@@ -46,6 +51,7 @@ class Readings:
         return cls(
             np.concatenate([part.pixels for part in parts]),
             [doubt for part in parts for doubt in part.doubts],
+            np.concatenate([part.as_sent for part in parts]),
             np.concatenate([part.first + offset for part, offset in zip(parts, offsets, strict=True)]),
         )
 

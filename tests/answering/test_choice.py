@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from daemon.answering.choice import Chosen, answer
+from daemon.answering.second_look import write_again
 from daemon.models.version import ModelIdentity
 from daemon.reading.components import Doubt
 from daemon.reading.mnist import Reading
@@ -30,7 +31,7 @@ def reading(number: int, doubt: Doubt | None = None) -> Reading:
     """An image of which the model says what is in this place."""
     pixels = np.zeros((28, 28), np.uint8)
     pixels[0, 0] = number
-    return Reading(pixels, doubt)
+    return Reading(pixels, doubt, as_sent=True)
 
 
 def digits(chosen: Chosen) -> list[int]:
@@ -75,6 +76,43 @@ def test_readings_that_differ_are_doubt() -> None:
     assert 0.99 == pytest.approx(alone) == pytest.approx(agreeing) == pytest.approx(clear, abs=0.02)
     assert [3] * 4 == probabilities.argmax(axis=1).tolist()
     assert np.allclose(probabilities.sum(axis=1), 1)
+
+
+class Asked(Told):
+    """One that knows how many images it was asked about, and says the first thing of what has lost its first pixel."""
+
+    def __init__(self, *says: tuple[int, float, float]) -> None:
+        super().__init__(*says)
+        self.asked: list[int] = []
+
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, ModelIdentity]:
+        """Give what is to be said."""
+        self.asked.append(len(images))
+        return super().predict(images)
+
+
+def test_what_is_not_sure_is_looked_at_again_in_other_hands() -> None:
+    """A guess that does not stand has less confidence, or is another's; what is sure, or was sent like this, stays."""
+    model = Asked((8, 0.9, 0.0), (3, 0.97, 0.5), (5, 1.0, 0.0))
+    images = [(reading(number)._replace(as_sent=as_sent),) for number, as_sent in ((1, False), (2, False), (1, True))]
+    answers = answer(model, Readings.of(images))
+    assert [3, 3] == model.asked
+    assert [8, 5, 3] == digits(answers)
+    assert (3 * 0.9 + 0.03 / 9) / 4 == pytest.approx(answers.probabilities[0, 8])
+    assert [1, 2, 1] == answers.pixels[:, 0, 0].tolist()
+    assert 0.5 == answers.energies[0]
+
+
+def test_another_hand_writes_narrower_and_slanted() -> None:
+    """Three hands, each image in each; the digit stays in the middle, and its ink is as much, or less where narrower."""
+    images = np.zeros((2, 28, 28), np.uint8)
+    images[0, 4:24, 8:20] = images[1, 10:18, 13:15] = 255
+    narrow, right, left = write_again(images).reshape(3, 2, 28, 28).astype(float)
+    for hand, share in ((narrow, 0.82), (right, 1), (left, 1)):
+        assert hand[0].sum() == pytest.approx(share * images[0].sum(dtype=float), rel=0.02)
+    assert np.array_equal(right[:, ::-1], left)
+    middles = [(row * np.arange(28)).sum() / row.sum() for row in right[0, 4:24]]
+    assert 0.18 * 19 == pytest.approx(abs(middles[-1] - middles[0]), abs=0.1)
 
 
 def test_nothing_is_answered_with_nothing() -> None:
