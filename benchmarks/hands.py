@@ -82,19 +82,23 @@ def bold(_: Mnist) -> Iterator[Case]:
 
 
 def shadowed(_: Mnist) -> Iterator[Case]:
-    """The scans cut to their ink, as a telephone sees them: under light from one side, half in a shadow's edge."""
+    """The scans cut to their ink, as a telephone sees them, at 24 to 300 pixels: in light from one side or in a shadow."""
 
     def photograph(picture: np.ndarray, random: np.random.Generator) -> bytes:
-        scale, side, edge = random.uniform(2, 4), random.uniform(0, 2 * np.pi), random.uniform(-0.3, 0.3)
+        longer, side, edge = (
+            np.exp(random.uniform(*np.log([24, 300]))),
+            random.uniform(0, 2 * np.pi),
+            random.uniform(-0.3, 0.3),
+        )
         digit = Image.fromarray(cut(picture))
-        size = round(scale * digit.width), round(scale * digit.height)
-        large = np.asarray(digit.resize(size, Image.Resampling.BICUBIC))
-        y, x = np.meshgrid(*(np.linspace(-0.5, 0.5, length) for length in large.shape), indexing="ij")
+        size = [round(longer * length / max(digit.size)) for length in digit.size]
+        seen = np.asarray(digit.resize((max(6, size[0]), max(6, size[1])), Image.Resampling.BICUBIC, reducing_gap=1))
+        y, x = np.meshgrid(*(np.linspace(-0.5, 0.5, length) for length in seen.shape), indexing="ij")
         light = 0.75 + 0.45 * (x * np.cos(side) + y * np.sin(side))
         if random.random() < 0.5:
             light *= 1 - 0.45 / (1 + np.exp(40 * (y * np.cos(side) - x * np.sin(side) + edge)))
-        seen = np.clip(large * light + random.normal(0, 4, large.shape), 0, 255).astype(np.uint8)
-        return _jpeg(Image.fromarray(seen).filter(ImageFilter.GaussianBlur(random.uniform(0.5, 1.5))), random)
+        seen = np.clip(seen * light + random.normal(0, 4, seen.shape), 0, 255).astype(np.uint8)
+        return _jpeg(Image.fromarray(seen).filter(ImageFilter.GaussianBlur(random.uniform(0.3, 0.5 + longer / 300))), random)
 
     yield from _cases("shadowed", photograph)
 

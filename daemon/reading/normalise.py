@@ -1,20 +1,23 @@
 """From grey pictures to readings in MNIST's form, cheapest way first. No state.
 
 1. What is in MNIST's form already is left alone.
-2. A picture under SMALL pixels, or one that was enlarged from such, holds a digit and nothing else: it is only scaled.
+2. A picture under SMALL pixels, or one that was enlarged from such, holds a digit and nothing else: it is only scaled, and
+   where a shadow lies on it, scaled without it too.
 3. All else is read as a page, and where that leaves ink out, also as a digit that was cut out of one; and as a bold digit,
-   where much of the picture is ink. So is what under a shadow may only seem to have been enlarged.
+   where much of the picture is ink. So is what may, under a shadow, only seem to have been enlarged.
 
 What is bold is read a second time with thinner strokes: most of what a model has learnt from was written with a pen.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 
 from daemon.reading.bold import read_bold
 from daemon.reading.mnist import BOLD, SIDE, Blank, Reading, find_doubts, take_canonical, thin
-from daemon.reading.page import read_page
+from daemon.reading.page import find_inks, read_page
 from daemon.reading.small import has_even_paper, read_small, undo_enlargement, undo_smooth_enlargement
 
 SMALL = 40  # pixels; a picture whose longer side is below this takes the second way
@@ -77,8 +80,10 @@ def _read_other(grey: np.ndarray) -> list[Reading]:
     small = undo_smooth_enlargement(grey) if SMALL <= max(grey.shape) <= BLURRED else grey
     if max(small.shape) < SMALL:
         readings.append(Reading(read_small(small)))
-        if small is grey or has_even_paper(grey):
+        if has_even_paper(grey):
             return readings
+        if small is grey:
+            return readings + _read_under_a_shadow(grey)
     if bold := read_bold(grey):
         readings.append(bold)
     try:
@@ -87,3 +92,12 @@ def _read_other(grey: np.ndarray) -> list[Reading]:
         if not readings:
             raise
         return readings
+
+
+def _read_under_a_shadow(grey: np.ndarray) -> list[Reading]:
+    """Read a picture that a digit about fills once more, as if its paper had one grey all over."""
+    readings = []
+    for ink in find_inks(grey):
+        with suppress(Blank):
+            readings.append(Reading(read_small(255 - ink)))
+    return readings

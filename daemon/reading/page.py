@@ -59,7 +59,7 @@ def read_page(grey: np.ndarray) -> list[Reading]:
         raise Blank(high - low)
     readings: list[Reading] = []
     blank = None
-    for ink in _find_inks(grey):
+    for ink in find_inks(grey):
         try:
             readings += _read_ink(ink)
         except Blank as found:
@@ -89,7 +89,7 @@ def _read_ink(ink: np.ndarray) -> list[Reading]:
     return readings
 
 
-def _find_inks(grey: np.ndarray) -> list[np.ndarray]:
+def find_inks(grey: np.ndarray) -> list[np.ndarray]:
     """How much darker (or lighter, where ink is light) than its background each pixel is: (height, width) uint8.
 
     Returns:
