@@ -61,6 +61,16 @@ def test_no_batch_is_traced_anew(live: LiveModel, digits: Digits, monkeypatch: p
     assert calls == []
 
 
+def test_a_network_is_run_on_few_numbers_of_images(live: LiveModel, digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow keeps kernels for each that it ever saw, which took 100 MB by and by."""
+    sizes: set[int] = set()
+    run = live._graph.run
+    monkeypatch.setattr(live._graph, "run", lambda batch, weights: sizes.add(len(batch)) or run(batch, weights))
+    for count in range(1, 70):
+        assert count == len(live.logits(digits.images[:count]))
+    assert {1, 2, 4, *range(8, 73, 8)} == sizes
+
+
 def test_a_model_goes_live_without_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """AutoGraph would write one for each model, and a daemon that is killed could not remove them."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
