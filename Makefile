@@ -59,7 +59,7 @@ bench-peers: $(VENV)/spark-ready build/peers/ready  ## beside Apache Beam and it
 soak: $(VENV)/run-ready  ## two hours of everything at once, kills included: is anything lost, does anything grow; as root
 	$(BIN)/python -m benchmarks.soak
 
-growth: $(VENV)/run-ready  ## a root with a million answers against an empty one; as root, 20 GB of disk
+growth: $(VENV)/run-ready  ## a root with a million answers against an empty one; as root, a quarter of an hour, 20 GB of disk
 	$(BIN)/python -m benchmarks.growth
 
 clean:  ## remove the environment and caches; no data

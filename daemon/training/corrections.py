@@ -82,7 +82,7 @@ def load_corrections(
     left_out: list[str] = []
     decoded = decode_all(folder, list_usable(folder, left_out.append, most), limits)
     left_out += [f"{printable(item.drop.name)}: {item.reason}: {item.detail}" for item in decoded.refused]
-    left_out += [f"{printable(drop.name)}: {error}" for drop, error in decoded.failed]
+    left_out += [f"{printable(drop.name)}: {error.strerror}" for drop, error in decoded.failed]
     found: dict[str, tuple[np.ndarray, dict[int, str]]] = {}  # by digest of pixels: those, and who has which label
     for drop, pixels in zip(decoded.drops, decoded.readings.likeliest, strict=True):
         _, named = found.setdefault(hashlib.sha256(pixels.tobytes()).hexdigest(), (pixels, {}))
