@@ -119,7 +119,8 @@ class Index:
                 schema.remove(self._path)  # a -wal that is left would be taken for the new file's
             self._connection = schema.open_to_write(self._path, wait_seconds=0)
             inode = self._path.stat().st_ino
-            if inode != self._inode:  # else what this process has lacked since it closed it still waits
+            # Else it is the one that this process closed over a fault: what it could not add since still waits.
+            if inode != self._inode or get_state(self._connection)["clean"]:
                 self._begin(self._connection)
             self._inode = inode
         return self._connection
