@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from daemon.answering.review import review_reason
-from daemon.answering.second_look import HANDS, SURE, write_again
+from daemon.answering.second_look import HANDS, SURE, join, write_again
 from daemon.config import InferenceSettings
 from daemon.models.version import ModelIdentity
 from daemon.reading.readings import Readings
@@ -63,7 +63,7 @@ def answer(model: Model, readings: Readings) -> Chosen:
     if len(unsure):
         again, _, _ = model.predict(write_again(readings.pixels[unsure]))
         looks = np.stack([probabilities[unsure], *np.split(again, len(HANDS))])
-        probabilities[unsure] = looks.mean(axis=0)
+        probabilities[unsure] = join(looks)
     everything = Chosen(readings.pixels, [*readings.doubts], probabilities, energies, identity)
     if len(readings.pixels) == len(readings):
         return everything

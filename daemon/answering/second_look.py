@@ -1,6 +1,6 @@
 """A second look at what a model is not sure of: the same digit as others would have written it. Pure numpy.
 
-What a model has learnt it reads in many hands; a guess changes with the hand. The hands and SURE were chosen on scans by ten
+What a model has learnt it reads in many hands; a guess changes with the hand. The numbers below were chosen on scans by ten
 people, nine learnt from and one watched, cut, framed, thickened and under shadows.
 """
 
@@ -12,6 +12,7 @@ from daemon.reading.mnist import SIDE
 
 SURE = 0.99  # confidence; what has more is not looked at again
 NARROWER, SLANT = 0.82, 0.18  # times as wide; pixels to the right for each pixel down, or to the left
+SHARPNESS = 1.2  # power of the mean of all looks, which is right more often than it says; least negative log-likelihood
 HANDS = np.array([[[NARROWER, 0], [0, 1]], [[1, SLANT], [0, 1]], [[1, -SLANT], [0, 1]]])  # how each moves (x, y)
 
 
@@ -28,6 +29,12 @@ def _find_sources() -> tuple[np.ndarray, np.ndarray]:
 
 
 SOURCES, SHARES = _find_sources()
+
+
+def join(looks: np.ndarray) -> np.ndarray:
+    """What several looks say together: (looks, n, 10) probabilities to (n, 10)."""
+    together: np.ndarray = looks.mean(axis=0) ** SHARPNESS
+    return together / together.sum(axis=1, keepdims=True)
 
 
 def write_again(pixels: np.ndarray) -> np.ndarray:

@@ -55,7 +55,8 @@ def normalise_all(greys: list[np.ndarray]) -> list[tuple[Reading, ...] | Blank]:
             own = slice(start, start + len(readings))
             found = [Reading(one.pixels, one.doubt or odd) for one, odd in zip(readings, doubts[own], strict=True)]
             if widths[start] > BOLD:
-                found.append(Reading(thin(found[0].pixels), found[0].doubt))
+                thinned = thin(found[0].pixels)
+                found.append(Reading(thinned, readings[0].doubt or find_doubts(thinned[None])[0][0]))
             done[number] = tuple(found)
             start = own.stop
     return [done[number] for number in range(len(greys))]

@@ -98,7 +98,8 @@ def test_what_is_not_sure_is_looked_at_again_in_other_hands() -> None:
     answers = answer(model, Readings.of(images))
     assert [3, 3] == model.asked
     assert [8, 5, 3] == digits(answers)
-    assert (3 * 0.9 + 0.03 / 9) / 4 == pytest.approx(answers.probabilities[0, 8])
+    assert 0.6 < answers.probabilities[0, 8] < 0.8
+    assert np.allclose(answers.probabilities.sum(axis=1), 1)
     assert [1, 2, 1] == answers.pixels[:, 0, 0].tolist()
     assert 0.5 == answers.energies[0]
 
