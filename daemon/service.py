@@ -14,6 +14,7 @@ from functools import partial
 from types import FrameType
 
 from daemon.answering.pipeline import Pipeline
+from daemon.answering.predicting import Predicting
 from daemon.answering.retirement import Folders, Retirement
 from daemon.answering.root import StartError, keep_house, take_root
 from daemon.changes import tell_waiting
@@ -163,10 +164,11 @@ class Service:
         stack.callback(inbox.close)
         retirement = Retirement(folders, inbox, readiness, metrics, settings.inference.sync_seconds, index)
         stack.callback(retirement.flush)
+        predicting = Predicting(lambda: swapper.slot.live, metrics)
         pipeline = Pipeline(
             inbox,
             decoders,
-            lambda: swapper.slot.live,
+            predicting,
             retirement,
             folders,
             readiness,
@@ -176,7 +178,7 @@ class Service:
         )
         self._reloads.append(lambda new: steps.put(partial(pipeline.apply, new)))
         self._loop(stack, "retire", lambda: retirement.run_once(PASS_SECONDS))
-        self._loop(stack, "predict", lambda: pipeline.predict_once(PASS_SECONDS))
+        self._loop(stack, "predict", lambda: predicting.run_once(PASS_SECONDS))
         stack.callback(_finish, pipeline)
         self._loop(stack, "pipeline", lambda: pipeline.run_once(PASS_SECONDS))
         return lambda: pipeline.idle and not inbox.waiting()

@@ -12,23 +12,19 @@ import logging
 import os
 import queue
 import time
-from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-
-from daemon.answering.choice import answer
 from daemon.answering.counting import count_answers
+from daemon.answering.predicting import Predicting
 from daemon.answering.publish import prepare, publish_predictions, publish_rejection
 from daemon.answering.records import prediction_records, rejection_record
 from daemon.answering.retirement import Answered, Folders, Retirement
-from daemon.answering.walks import Elsewhere, Step, Then, Walks, ended
+from daemon.answering.walks import Elsewhere, Step, Walks
 from daemon.changes import tell_in_force
 from daemon.config import Settings
 from daemon.drops import Drop, Predictions, Rejection, with_ending
 from daemon.files import RETRY_SECONDS, file_system_time, printable
 from daemon.intake.claiming import Intake
-from daemon.models.live import LiveModel
 from daemon.reading.chunks import MOST_LOSSES, Decoded, Decoders, decode_harmless, lost_again
 from daemon.reading.workers import WorkersLost
 from daemon.telemetry.metrics import Metrics
@@ -46,18 +42,16 @@ UNFINISHED = {"not_an_image", "truncated", "unreadable"}  # what a file that is 
 
 
 class Pipeline:
-    """Walks images from the inbox to their results. One thread runs it, with a second one that predicts its large batches.
-
-    Work comes to the first as steps in a queue.
+    """Walks images from the inbox to their results. One thread runs it; work comes to it as steps in a queue.
 
     Args:
         inbox: where drops come from; what wakes it must put something into `steps`.
         decoders: the light processes.
-        model: gives the model that is live now; asked once for each batch, which keeps it to its end.
+        predicting: its passes are made by another thread.
         retirement: what is published is handed to it.
         settings: those of the inbox and of inference are kept; `apply` replaces them.
-        steps: what the first thread is to do next.
-        few: up to so many drops walk the whole line in the first thread; with CHUNK, all do, and the second is not needed.
+        steps: what this thread is to do next.
+        few: up to so many drops walk the whole line in this thread; with CHUNK, all do, and nobody need predict elsewhere.
 
     """
 
@@ -65,7 +59,7 @@ class Pipeline:
         self,
         inbox: Intake,
         decoders: Decoders,
-        model: Callable[[], LiveModel],
+        predicting: Predicting,
         retirement: Retirement,
         folders: Folders,
         readiness: Readiness,
@@ -74,14 +68,13 @@ class Pipeline:
         steps: queue.SimpleQueue[Step],
         few: int = FEW,
     ) -> None:
-        self._inbox, self._decoders, self._model, self._retirement = inbox, decoders, model, retirement
+        self._inbox, self._decoders, self._predicting, self._retirement = inbox, decoders, predicting, retirement
         self._folders, self._readiness, self._metrics = folders, readiness, metrics
         self._settings, self._few = settings, few
         self._walks = Walks(steps)
         self._in_flight = 0  # images that are claimed and not published
         self._unreadable: set[str] = set()  # names in work/ that the machine could not read
         self._paused_until = 0.0
-        self._to_predict: queue.SimpleQueue[tuple[Callable[[], object], Then]] = queue.SimpleQueue()
 
     def apply(self, settings: Settings) -> None:
         """Put in force what may change while images walk; a step, so that it comes between batches."""
@@ -106,14 +99,6 @@ class Pipeline:
                 wait = min(wait, self._inbox.due_in())
         self._inbox.survey()
         self._walks.run_once(wait)
-
-    def predict_once(self, longest: float) -> None:
-        """Predict one large batch, or wait for one for at most `longest` seconds; in a thread of its own."""
-        try:
-            task, then = self._to_predict.get(timeout=longest)
-        except queue.Empty:
-            return
-        then(ended(task()))
 
     def _renew_decoders(self) -> None:
         try:
@@ -193,30 +178,11 @@ class Pipeline:
             self._walks.begin(self._refuse(rejection))
         if not decoded.drops:
             return
-        task = partial(self._predict, decoded, claimed)
-        batch, pixels = task() if few else await Elsewhere(lambda then: self._to_predict.put((task, then)))
+        predict, limits = self._predicting, self._settings.inference
+        batch, pixels = predict.here(decoded, claimed, limits) if few else await predict.elsewhere(decoded, claimed, limits)
         elsewhere = await self._publish(batch, few)
         self._retire(batch, elsewhere)
         self._metrics.drift.add(pixels, batch.probabilities)
-
-    def _predict(self, decoded: Decoded, claimed: float) -> tuple[Predictions, np.ndarray]:
-        """The predictions, and what they were made of, (n, 28, 28) uint8."""
-        started = time.monotonic()
-        answers = answer(self._model(), decoded.readings)
-        self._metrics.stage_seconds.labels("predict").observe(time.monotonic() - started)
-        self._metrics.batch_size.observe(len(decoded.drops))
-        reasons, identity = answers.review_reasons(self._settings.inference), answers.identity
-        batch = Predictions(
-            decoded.drops,
-            decoded.images,
-            answers.probabilities,
-            reasons,
-            identity.version,
-            identity.sha256,
-            claimed,
-            time.time(),
-        )
-        return batch, answers.pixels
 
     async def _publish(self, batch: Predictions, few: bool) -> dict[int, str]:
         """Make the results appear. While the machine refuses, intake is closed and the work is done again.
@@ -237,8 +203,7 @@ class Pipeline:
                     await self._try_again("decoders", lost_again(f"wrote {len(batch.drops)} results"))
             except Exception as error:  # whatever it is, the originals are still there
                 fault = error if isinstance(error, OSError) else OSError(errno.EIO, f"writing results: {error!r}")
-                await self._try_again("results", fault)
-                self._prepare_folders()
+                await self._write_again(fault)
             else:
                 break
         self._readiness.report("results", None)
@@ -249,17 +214,12 @@ class Pipeline:
         """Hand the originals over to be retired, then count."""
         now = time.time()
         self._end(batch.drops)
-        processed = self._folders.processed
         kept = [with_ending(drop.name, "", "") for drop in batch.drops]
         for number, name in elsewhere.items():  # with several hosts on one folder, each original keeps to its JSON
             kept[number] = name.removesuffix(".json")
-        records = prediction_records(batch, elsewhere)
-        self._retirement.put(
-            [
-                Answered(drop.name, image.sha256, processed, name, record)
-                for drop, image, name, record in zip(batch.drops, batch.images, kept, records, strict=True)
-            ]
-        )
+        processed, records = self._folders.processed, prediction_records(batch, elsewhere)
+        each = zip(batch.drops, batch.images, kept, records, strict=True)
+        self._retirement.put([Answered(drop.name, image.sha256, processed, name, told) for drop, image, name, told in each])
         count_answers(self._metrics, batch, now)
         digits = batch.probabilities.argmax(axis=1)
         if len(batch.drops) <= FEW:
@@ -294,8 +254,7 @@ class Pipeline:
                 now = time.time()
                 kept, json = publish_rejection(self._folders.work, self._folders.rejected, rejection, now)
             except OSError as error:
-                await self._try_again("results", error)
-                self._prepare_folders()
+                await self._write_again(error)
             else:
                 break
         self._readiness.report("results", None)
@@ -328,9 +287,11 @@ class Pipeline:
         self._readiness.fault(source, error)
         await self._walks.pause(RETRY_SECONDS)
 
-    def _prepare_folders(self) -> None:
+    async def _write_again(self, error: OSError) -> None:
+        """The machine refused a JSON, perhaps because its folder is gone."""
+        await self._try_again("results", error)
         try:
             for folder in (self._folders.results, self._folders.rejected):
                 prepare(folder)
-        except OSError as error:
-            self._readiness.fault("results", error)
+        except OSError as fault:
+            self._readiness.fault("results", fault)

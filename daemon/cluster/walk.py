@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from daemon.answering.pipeline import CHUNK, Pipeline
+from daemon.answering.predicting import Predicting
 from daemon.answering.retirement import Folders, Retirement
 from daemon.cluster.claims import Claims
 from daemon.cluster.sweep import Task
@@ -104,7 +105,7 @@ class Walker:
         pipeline = Pipeline(
             claims,
             self._decoders,
-            lambda: model,
+            Predicting(lambda: model, self._metrics),
             retirement,
             folders,
             readiness,

@@ -55,10 +55,11 @@ def fold(model: keras.Model) -> keras.Sequential | None:
         type(layer) in KNOWN and layer.dtype_policy.name == "float32" for layer in model.layers
     ):
         return None
-    folded = keras.Sequential([keras.Input(model.input_shape[1:])])
+    parts = [keras.Input(model.input_shape[1:])]
     for layer, normalisation in _steps(model):
         config = layer.get_config()
-        folded.add(type(layer).from_config(config | {"use_bias": True} if normalisation else config))
+        parts.append(type(layer).from_config(config | {"use_bias": True} if normalisation else config))
+    folded = keras.Sequential(parts)  # at once: with each layer that is added to one, Keras makes all of it anew
     refold(model, folded)
     return folded
 

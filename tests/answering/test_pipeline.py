@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from daemon.answering.pipeline import FEW, Pipeline
+from daemon.answering.predicting import Predicting
 from daemon.answering.publish import prepare
 from daemon.answering.retirement import Folders, Retirement
 from daemon.config import load_settings
@@ -64,10 +65,11 @@ class Line:
         sync_seconds = settings.inference.sync_seconds
         self.index = Index(settings.index, self.metrics)
         self.retirement = Retirement(folders, self.inbox, self.readiness, self.metrics, sync_seconds, self.index)
+        self.predicting = Predicting(lambda: self.model, self.metrics)
         self.pipeline = Pipeline(
             self.inbox,
             self.decoders,
-            lambda: self.model,
+            self.predicting,
             self.retirement,
             folders,
             self.readiness,
@@ -90,7 +92,7 @@ class Line:
 
         def one_pass() -> bool:
             self.pipeline.run_once(0.05)
-            self.pipeline.predict_once(0)
+            self.predicting.run_once(0)
             return bool(condition())
 
         wait_until(one_pass, what)
