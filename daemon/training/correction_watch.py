@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 LIVE_WINDOW = 200  # corrections that the live accuracy is taken over
 NOTICED_PER_PASS = 500  # new corrections taken in at once; the rest waits for the next pass
-LOOKING_SHARE = 0.05  # of the time, at most
-LOOKING_THOROUGHLY_SHARE = 0.01  # at each file, which may have been written over; only names are looked at otherwise
+LOOKING_SHARE = 0.05  # of the time, at most, at names
+LOOKING_THOROUGHLY_SHARE = 0.01  # at each file, which may have been written over
 REST_SECONDS = 0.002  # about as long as what was done before it
 MOST_TOLD = 1000  # faults that are remembered, so that each is told once
 SETTLED_SECONDS = 2.0  # a folder that changed later may change again within the same tick of its file system's clock
@@ -93,16 +93,18 @@ class CorrectionWatch:
             return 0
         self._folder.renew()
         began, self._rested = time.monotonic(), 0.0
-        if not self._places:
+        is_first = not self._places
+        if is_first:
             self._recalled = self._recall()
-        is_thorough = steady >= self._thorough_due and bool(self._places)
+        is_thorough = steady >= self._thorough_due and not is_first
         new = self._look(now, is_thorough)
         if new := self._without_known(new):
             self._notice(new, now)
             self.last_new = steady
             self._show()
         took, rescan = time.monotonic() - began - self._rested, self._settings.inbox.rescan_seconds
-        self._due = steady + (0.0 if len(new) >= NOTICED_PER_PASS else max(rescan, took / LOOKING_SHARE))
+        pause = rescan if is_first or is_thorough else max(rescan, took / LOOKING_SHARE)  # what is rare holds no label up
+        self._due = steady + (0.0 if len(new) >= NOTICED_PER_PASS else pause)
         if is_thorough:
             self._thorough_due = steady + max(rescan, took / LOOKING_THOROUGHLY_SHARE)
         return len(new)

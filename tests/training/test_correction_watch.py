@@ -278,6 +278,21 @@ def test_where_nothing_came_or_went_nobody_looks_again(settings: Settings, digit
     assert 4 == len(watch.labels)
 
 
+def test_what_is_done_rarely_holds_no_label_up(settings: Settings, digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first look, and after one at each file, the next at names comes soon, however long those took."""
+    monkeypatch.setattr(correction_watch, "LOOKING_SHARE", 1e-9)
+    put(settings.folder("corrections"), 7, "a.png", digits.png(0))
+    watch = watch_of(settings)
+    pauses = []
+    for thorough_due in (0.0, 0.0, float("inf")):
+        watch._thorough_due, steady = thorough_due, max(watch._due, 1.0)
+        watch.run_once(NOW, steady)
+        pauses.append(watch._due - steady)
+    soon = settings.inbox.rescan_seconds
+    assert [soon, soon] == pytest.approx(pauses[:2])
+    assert pauses[2] > 100 * soon
+
+
 def test_what_was_noticed_is_not_read_again_after_a_restart(settings: Settings, digits: Digits) -> None:
     """The index knows its label, unless it changed since."""
     corrections = settings.folder("corrections")
