@@ -22,6 +22,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--limits", type=Path, help=argparse.SUPPRESS)  # a child that measures what one process could do
     parser.add_argument("--peer", nargs=3, help=argparse.SUPPRESS)  # a child that is the tutorial script
     parser.add_argument("--bare-start", action="store_true", help=argparse.SUPPRESS)  # a child that only loads the model
+    parser.add_argument("--bare-singles", action="store_true", help=argparse.SUPPRESS)  # a child that then predicts
     options = parser.parse_args()
     if options.limits:
         print(json.dumps(measure_limits(options.limits)))
@@ -54,6 +56,9 @@ def main() -> int:
         return 0
     if options.bare_start:
         load_and_warm()
+        os._exit(0)  # without tidying up
+    if options.bare_singles:
+        print(json.dumps(measure_bare_singles(Images())))
         return 0
     with fresh_file_system() as folder:
         print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
@@ -87,6 +92,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[dict[st
                 before = after
             for count in options.scans:
                 note(figures, f"burst of {count:,} scans", daemon.burst(images.scan, count))
+            note(figures, "one bare predict_on_batch", in_child("--bare-singles"))
             note(figures, "single drops", daemon.latencies(images, options.drops))
             note(figures, "single drops across swaps", daemon.latencies(images, options.drops, options.swaps))
             daemon.train(images)
@@ -100,13 +106,16 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[dict[st
 
 def note_limits(figures: dict[str, list[dict[str, float]]], files: Path) -> dict[str, float]:
     """Measure what one process could do now, and note it."""
-    child = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed", "--limits", files], capture_output=True, check=True, cwd=REPOSITORY
-    )
-    limits: dict[str, dict[str, float]] = json.loads(child.stdout)
+    limits = in_child("--limits", files)
     for name, values in limits.items():
         note(figures, name, values)
     return limits["limit, one core"]
+
+
+def in_child(*arguments: object) -> Any:
+    """What a process of its own measures, as it prints it."""
+    command = [sys.executable, "-m", "benchmarks.speed", *map(str, arguments)]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, cwd=REPOSITORY).stdout)
 
 
 def compare(burst: dict[str, float], before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
@@ -140,14 +149,28 @@ def measure_start(daemon: Daemon) -> dict[str, float]:
     }
 
 
-def load_and_warm() -> None:
-    """What must be done before a Keras model can answer, and nothing else; the process ends without tidying up."""
-    import keras
+def load_and_warm() -> Callable[[np.ndarray], np.ndarray]:
+    """What must be done before a Keras model can answer, and nothing else; gives what asks it."""
+    import keras  # not the daemon's: with TensorFlow as it is by itself
 
     model = keras.models.load_model(REPOSITORY / "models" / "v0001.h5", compile=False)
     for size in (1, 8, 32, 128, 256):
         model.predict_on_batch(np.zeros((size, 28, 28, 1), np.float32))
-    os._exit(0)
+    predict: Callable[[np.ndarray], np.ndarray] = model.predict_on_batch
+    return predict
+
+
+def measure_bare_singles(images: Images) -> dict[str, float]:
+    """A lone image at the pace of single drops, without a file or anything else."""
+    predict = load_and_warm()
+    waits = []
+    for number in range(200):
+        pixels = images.pixels(number)[None, ..., None].astype(np.float32) / 255
+        time.sleep(PAUSE)
+        began = time.perf_counter()
+        predict(pixels)
+        waits.append(1e3 * (time.perf_counter() - began))
+    return describe_waits(waits)
 
 
 def note(figures: dict[str, list[dict[str, float]]], name: str, values: dict[str, float]) -> None:
@@ -181,8 +204,13 @@ class Images:
     def png(self, number: int) -> bytes:
         """A 28 x 28 PNG."""
         buffer = io.BytesIO()
-        Image.fromarray(self._pixels[number % len(self._pixels)]).save(buffer, "PNG")
+        Image.fromarray(self.pixels(number)).save(buffer, "PNG")
         return buffer.getvalue()
+
+    def pixels(self, number: int) -> np.ndarray:
+        """What such a PNG shows: (28, 28) uint8."""
+        pixels: np.ndarray = self._pixels[number % len(self._pixels)]
+        return pixels
 
     def label(self, number: int) -> int:
         """The digit that it shows."""
@@ -390,15 +418,12 @@ class Peak(threading.Thread):
 
 def measure_limits(files: Path) -> dict[str, dict[str, float]]:
     """In one process on one core: the same decoding and model without files, and the same renames without a model."""
-    from daemon.models.backend import keras
     from daemon.models.live import limit_threads, load
-    from daemon.models.network import as_input
     from daemon.models.registry import Registry
     from daemon.reading.content import InvalidImage
     from daemon.reading.decode import decode, images_of
 
     limit_threads(1)
-    path = REPOSITORY / "models" / "v0001.h5"
     began = time.process_time()
     model = load(Registry(REPOSITORY / "models").version("v0001"))
     loaded = time.process_time() - began
@@ -412,13 +437,6 @@ def measure_limits(files: Path) -> dict[str, dict[str, float]]:
         began = time.process_time()
         model.predict(pixels)
         predicted.append(time.process_time() - began)
-    bare = keras.models.load_model(path, compile=False)
-    singles = []
-    for number in range(100):
-        time.sleep(PAUSE)
-        at = time.perf_counter()
-        bare.predict_on_batch(as_input(pixels[number : number + 1]))
-        singles.append(1e3 * (time.perf_counter() - at))
     with tempfile.TemporaryDirectory(dir=files.parent) as folder:
         for name in ("inbox", "work", "results", "processed"):
             (Path(folder) / name).mkdir()
@@ -441,10 +459,6 @@ def measure_limits(files: Path) -> dict[str, dict[str, float]]:
             "us predicting": 1e6 * predict_seconds / count,
             "us of files": 1e6 * moved / 1_000,
             "us in all": 1e6 * ((decode_seconds + predict_seconds) / count + moved / 1_000),
-        },
-        "one bare predict_on_batch": {
-            "p50 ms": float(np.percentile(singles, 50)),
-            "p99 ms": float(np.percentile(singles, 99)),
         },
         "load_model and warm-up": {"CPU seconds": loaded},
     }
