@@ -16,9 +16,8 @@ from daemon.reading.readings import Readings
 # Fitted on cut-out and whole scans of 13 writers, thin strokes that fill their picture, and the drawn pages of forms.
 USUAL_ENERGY = 0.5  # a relative energy; up to this a digit is not strange
 LEAD = 0.1  # by which a later reading must be better: what is likely without the model is likely with it
-SPREAD = (
-    0.15  # a reading that is worse by so much has 1/e of the weight: where two differ and both look right, that is doubt
-)
+# A reading that is worse by so much has 1/e of the weight: where two differ and both look right, that is doubt.
+SPREAD = 0.15
 
 
 class Model(Protocol):
