@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession, functions
 from pyspark.sql.streaming.query import StreamingQuery
 
 from daemon.answering.root import StartError, take_root
+from daemon.cluster.executors import LOST_SECONDS, Executors
 from daemon.cluster.session import first_line, start_spark
 from daemon.cluster.source import NAME, STOP, InboxSource
 from daemon.cluster.watching import COUNTS, OBSERVED, Listener, Watching
@@ -56,7 +57,7 @@ class Stream:
         """Start, wait for SIGTERM or SIGINT, stop; a second one ends it at once.
 
         Returns:
-            The exit code: 0, or 1 where the query failed.
+            The exit code: 0, or 1 where the query failed or nobody runs its tasks any more.
 
         Raises:
             StartError: somebody else has this root, or folders, address or Spark cannot be used.
@@ -90,7 +91,9 @@ class Stream:
             listener = Listener()
             spark.streams.addListener(listener)
             self._query = query = self._start_query(spark)
-            log.info("metrics on http://%s/metrics; Spark %s on %s", http.address, spark.version, spark.sparkContext.master)
+            context = spark.sparkContext
+            executors = Executors(context.statusTracker(), context.master, readiness)
+            log.info("metrics on http://%s/metrics; Spark %s on %s", http.address, spark.version, context.master)
             is_ready = False
             while query.isActive:
                 if not is_ready and not readiness.is_held("start"):
@@ -100,6 +103,9 @@ class Stream:
                 notify("WATCHDOG=1")
                 self._tell(listener, watching)
                 watching.survey(time.monotonic())
+                if executors.are_lost(time.monotonic()):
+                    log.error("the stream failed: %s has had no executor for it for %.0f s", context.master, LOST_SECONDS)
+                    return 1
                 with suppress(queue.Empty):
                     self._signals.get(timeout=HEARTBEAT_SECONDS)
                     self._finish(query, stop)

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.cluster.conftest import PATIENT, Cluster, Stream
+from tests.cluster.conftest import PATIENT, Cluster, Stream, is_settled
 from tests.conftest import Digits, files_below, make_root, wait_until
 
 pytestmark = pytest.mark.timeout(7200)
@@ -30,7 +30,12 @@ class Room:
         """Drop so many more, and wait until some of them are answered."""
         before = self.answered()
         self.names |= set(self.stream.drop_digits(self.digits, len(self.names), count))
-        wait_until(lambda: self.answered() > before + 50, f"answers; the log:\n{self.stream.log[-3000:]}", PATIENT)
+
+        def some_are_answered() -> bool:
+            self.serve()
+            return self.answered() > before + 50
+
+        wait_until(some_are_answered, f"answers; the log:\n{self.stream.log[-3000:]}", PATIENT)
 
     def answered(self) -> int:
         return len(files_below(self.stream.root / "results"))
@@ -49,17 +54,19 @@ class Room:
             with suppress(ProcessLookupError):
                 os.kill(choice.choice(pids), signal.SIGKILL)
 
+    def serve(self) -> None:
+        """Start the stream again where it ended with 1, as systemd does."""
+        if self.stream.process.poll() == 1:
+            self.stream.restart()
+
     def settle(self) -> None:
-        """Wait until all are retired; where the query failed meanwhile, start it again, as systemd does."""
-        while True:
-            try:
-                self.stream.wait_settled(self.names)
-            except pytest.fail.Exception:
-                if self.stream.process.poll() != 1:
-                    raise
-                self.stream.restart()
-            else:
-                return
+        """Wait until all are retired."""
+
+        def settled() -> bool:
+            self.serve()
+            return is_settled(self.stream.root, self.names)
+
+        wait_until(settled, f"all to be retired; the log:\n{self.stream.log[-3000:]}", PATIENT)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +85,15 @@ def test_killed_while_busy_it_loses_nothing(room: Room, part: str) -> None:
     """Whichever part is killed, each file has one whole answer in the end."""
     room.drop(FILES)
     room.kill(part, random.Random(1))  # noqa: S311  # which one, not what nobody may guess
+    room.settle()
+    room.stream.check(room.names)
+
+
+def test_a_master_that_forgot_it_does_not_keep_it_waiting(room: Room) -> None:
+    """Whoever comes after the master was killed is answered, though the driver's executors are ended for good."""
+    room.kill("master", random.Random(1))  # noqa: S311
+    wait_until(lambda: not room.cluster.pids("executor"), "the executors to be ended", PATIENT)
+    room.drop(100)
     room.settle()
     room.stream.check(room.names)
 
