@@ -28,7 +28,7 @@ from daemon.loop import Loop
 from daemon.models.live import limit_threads
 from daemon.models.registry import Registry
 from daemon.models.swapping import Swapper
-from daemon.processes import sweep_temporary_folders
+from daemon.processes import running_seconds, sweep_temporary_folders
 from daemon.reading.chunks import Decoders
 from daemon.systemd import Opener, ask_for_time, notify
 from daemon.telemetry.http import HttpServer
@@ -102,7 +102,6 @@ class Service:
 
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
-        began = time.monotonic()
         folders = take_root(settings, stack) if self._intake else None
         keep_house(settings, stack)
         sweep_temporary_folders(settings.root)
@@ -137,7 +136,7 @@ class Service:
             log.info("watching %s; results appear in %s", settings.folder("inbox"), folders.results)
         else:
             log.info("answering nothing; following the answers in %s", settings.folder("results"))
-        log.info("metrics on http://%s/metrics; ready after %.1f s", http.address, time.monotonic() - began)
+        log.info("metrics on http://%s/metrics; ready after %.1f s", http.address, running_seconds())
 
     def _start_answering(
         self,

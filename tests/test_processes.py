@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -148,3 +149,12 @@ def test_a_folder_for_temporary_files_that_somebody_else_made_is_not_taken(tempo
     sweep_temporary_folders(Path("one"))
     assert str(temporary) == tempfile.gettempdir()
     assert ["theirs"] == os.listdir(tmp_path)
+
+
+def test_a_process_counts_from_its_own_start() -> None:
+    """What came before its first line is counted, such as Python's start and its imports."""
+    began = time.monotonic()
+    code = "import time; from daemon.processes import running_seconds; print(running_seconds(), time.process_time())"
+    said = subprocess.run(python("-c", code), capture_output=True, check=True).stdout.split()
+    running, worked = float(said[0]), float(said[1])
+    assert worked - 0.05 <= running <= time.monotonic() - began + 0.05

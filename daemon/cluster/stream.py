@@ -23,6 +23,7 @@ from daemon.cluster.source import NAME, STOP, InboxSource
 from daemon.cluster.watching import COUNTS, OBSERVED, Listener, Watching
 from daemon.config import PRESENCE, STREAM, Settings
 from daemon.models.registry import Registry
+from daemon.processes import running_seconds
 from daemon.systemd import notify
 from daemon.telemetry.http import HttpServer
 from daemon.telemetry.metrics import Metrics
@@ -64,7 +65,7 @@ class Stream:
             RegistryError: there is no usable model.
 
         """
-        settings, began = self._settings, time.monotonic()
+        settings = self._settings
         with ExitStack() as stack:
             take_root(settings, stack)
             stop = settings.folder("work") / STREAM / STOP
@@ -99,7 +100,7 @@ class Stream:
                 if not is_ready and not readiness.is_held("start"):
                     is_ready = True
                     notify("READY=1")
-                    log.info("watching %s; ready after %.1f s", settings.folder("inbox"), time.monotonic() - began)
+                    log.info("watching %s; ready after %.1f s", settings.folder("inbox"), running_seconds())
                 notify("WATCHDOG=1")
                 self._tell(listener, watching)
                 watching.survey(time.monotonic())
