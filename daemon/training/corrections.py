@@ -169,8 +169,8 @@ def list_corrections(folder: Folder, tell: Callable[[str], None] = lambda _: Non
         below = pending.popleft()
         found: list[tuple[str, os.stat_result]] = []
         for entry in list_folder(folder, below, tell):
-            with suppress(FileNotFoundError):
-                found.append((f"{below}/{entry.name}", entry.stat(follow_symlinks=False)))
+            if status := status_in(below, entry, tell):
+                found.append((f"{below}/{entry.name}", status))
         for name, status in sorted(found, key=itemgetter(0)):
             if stat.S_ISDIR(status.st_mode):
                 pending.append(name)
@@ -195,6 +195,17 @@ def list_folder(folder: Folder, below: str, tell: Callable[[str], None]) -> Iter
         return
     except OSError as error:
         tell(f"{printable(below)}: expected a folder that can be looked into. Received: {error.strerror}")
+
+
+def status_in(below: str, entry: os.DirEntry[str], tell: Callable[[str], None]) -> os.stat_result | None:
+    """The status of what a sub-folder of corrections/ holds; None where it has gone, or the folder may only be listed."""
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        tell(f"{printable(f'{below}/{entry.name}')}: {error.strerror}")
+        return None
 
 
 def last_change(folder: Folder, below: str) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from daemon.config import Settings
 from daemon.folders import Folder
 from daemon.index.schema import NoIndex, open_to_read
-from daemon.training.corrections import NAMES, Label, list_folder, read_label
+from daemon.training.corrections import NAMES, Label, list_folder, read_label, status_in
 from daemon.training.dataset import NO_DIGIT
 from daemon.training.labels import ROW, Labels, pack
 
@@ -74,7 +74,7 @@ def look_into(folder: Folder, below: str, tell: Callable[[str], None], rest: Cal
     Args:
         folder: corrections/.
         below: which sub-folder.
-        tell: told of what is neither a file nor a folder.
+        tell: told of what is neither a file nor a folder, and of what may not be looked at.
         rest: called again and again while each file is asked for its status; None where none is.
 
     """
@@ -84,15 +84,16 @@ def look_into(folder: Folder, below: str, tell: Callable[[str], None], rest: Cal
         if entry.is_dir(follow_symlinks=False):
             folders.append(f"{below}/{entry.name}")
             continue
-        with suppress(FileNotFoundError):
-            if rest is not None:
-                status = entry.stat(follow_symlinks=False)
-                statuses.append(status_of(status))
-                changes.append(status.st_ctime_ns)
-                if not len(statuses) % AT_ONCE:
-                    rest()
-            names.append(entry.name)
-            inodes.append(entry.inode())
+        if rest is not None:
+            status = status_in(below, entry, tell)
+            if status is None:
+                continue
+            statuses.append(status_of(status))
+            changes.append(status.st_ctime_ns)
+            if not len(statuses) % AT_ONCE:
+                rest()
+        names.append(entry.name)
+        inodes.append(entry.inode())
     return Listing(folders, names, np.array(inodes, np.uint64), np.array(statuses, np.int64), np.array(changes, np.int64))
 
 

@@ -240,7 +240,7 @@ def test_labels_that_conflict_are_counted_once_across_restarts(settings: Setting
 def test_what_cannot_be_read_is_told_once_and_the_rest_is_noticed(
     settings: Settings, open_path: Path, digits: Digits, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file and a folder that this user has no right to hold nothing up."""
+    """A file and folders that this user has no right to hold nothing up, also when each file is looked at."""
     paths = {name: str(open_path / name) for name in ("corrections", "results", "logs")}
     settings = settings.model_copy(update={"paths": settings.paths.model_copy(update=paths)}).read_from(settings.file)
     for path in map(Path, paths.values()):
@@ -249,14 +249,17 @@ def test_what_cannot_be_read_is_told_once_and_the_rest_is_noticed(
     corrections = settings.folder("corrections")
     put(corrections, 3, "secret.png", digits.png(1)).chmod(0)
     put(corrections, 4, "a.png", digits.png(2)).parent.chmod(0)
+    put(corrections, 5, "listed.png", digits.png(3)).parent.chmod(0o444)
     put(corrections, 7, "good.png", digits.png(0))
     watch = watch_of(settings)
     with as_ordinary_user():
         assert passes(watch, 4) == [0, 1, 0, 0]
+        assert 1 == len(read_labels(settings))
     told = sorted(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert told == [
         "correction 3/secret.png: Permission denied",
         "correction 4: expected a folder that can be looked into. Received: Permission denied",
+        "correction 5/listed.png: Permission denied",
     ]
 
 

@@ -168,6 +168,16 @@ def test_a_folder_that_cannot_be_looked_into_does_not_keep_the_rest_from_being_l
     assert ["4: expected a folder that can be looked into. Received: Permission denied"] == told
 
 
+def test_a_folder_that_may_only_be_listed_does_not_keep_the_rest_from_being_learnt(open_path: Path, digits: Digits) -> None:
+    """Its names can be read, and nothing about them."""
+    put(open_path, 4, "batch/a.png", digits.png(2)).parent.chmod(0o444)
+    put(open_path, digits.labels[0], "good.png", digits.png(0))
+    told: list[str] = []
+    with as_ordinary_user():
+        assert [f"{digits.labels[0]}/good.png"] == list_usable(open_path, told.append)
+    assert ["4/batch/a.png: Permission denied"] == told
+
+
 def test_of_too_many_the_newest_are_used_and_of_rare_labels_all() -> None:
     """Each label has an equal share, and what one does not use goes to the others."""
     changed = {f"1/{number}.png": float(number) for number in range(100)}
