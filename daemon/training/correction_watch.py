@@ -95,7 +95,7 @@ class CorrectionWatch:
         began, self._rested = time.monotonic(), 0.0
         is_first = not self._places
         if is_first:
-            self._recalled = self._recall()
+            self._recalled = self._recall(now)
         is_thorough = steady >= self._thorough_due and not is_first
         new = self._look(now, is_thorough)
         if new := self._without_known(new):
@@ -109,7 +109,7 @@ class CorrectionWatch:
             self._thorough_due = steady + max(rescan, took / LOOKING_THOROUGHLY_SHARE)
         return len(new)
 
-    def _recall(self) -> dict[str, np.ndarray]:
+    def _recall(self, now: float) -> dict[str, np.ndarray]:
         """Remember what was noticed before the daemon started.
 
         Returns:
@@ -124,7 +124,7 @@ class CorrectionWatch:
             if not number % AT_ONCE:
                 self._rest()
         self._show()
-        return recall(self._settings.index, self._latest)
+        return recall(self._settings.index, now, self._latest)
 
     def _look(self, now: float, is_thorough: bool) -> dict[str, Label]:
         """Look into the folders in which something may have changed; into all, and at each file, where that is thorough.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -140,7 +141,7 @@ def read_labels(settings: Settings) -> Labels:
     path = settings.folder("corrections")
     if not path.is_dir():
         return Labels()
-    recalled, found, pending = recall(settings.index), [np.empty(0, ROW)], deque(NAMES)
+    recalled, found, pending = recall(settings.index, time.time()), [np.empty(0, ROW)], deque(NAMES)
     with Folder(path) as folder:
         while pending:
             below = pending.popleft()
@@ -155,18 +156,20 @@ def read_labels(settings: Settings) -> Labels:
     return Labels(np.concatenate(found))
 
 
-def recall(index: Path, latest: dict[bytes, int] | None = None) -> dict[str, np.ndarray]:
+def recall(index: Path, now: float, latest: dict[bytes, int] | None = None) -> dict[str, np.ndarray]:
     """What the index knows of labelled files, by folder; nothing where it cannot be read.
 
     Args:
         index: index.sqlite.
+        now: in seconds since the epoch; a moment that is yet to come, of a clock that was wrong, does not tell whether a
+            file has changed since.
         latest: by sha256: the label; of other labels nothing is recalled. All are unless it is given.
 
     """
     found: dict[str, list[np.ndarray]] = {}
     try:
         with closing(open_to_read(index)) as connection:
-            rows = connection.execute("SELECT sha256, digit, file, noticed_at FROM labels")
+            rows = connection.execute("SELECT sha256, digit, file, noticed_at FROM labels WHERE noticed_at <= ?", (now,))
             while some := rows.fetchmany(RECALLED_AT_ONCE):
                 by_folder: dict[str, list[tuple[int, int, int, bytes]]] = {}
                 for sha256, digit, file, noticed_at in some:

@@ -323,6 +323,22 @@ def test_what_was_noticed_is_not_read_again_after_a_restart(settings: Settings, 
     assert changed.labels == watch.labels
 
 
+def test_what_a_clock_in_the_future_noticed_is_read_again_after_a_restart(settings: Settings, digits: Digits) -> None:
+    """When that was tells nothing: the file may have been written over while no daemon ran."""
+    path = put(settings.folder("corrections"), 7, "a.png", digits.png(0))
+    metrics = Metrics()
+    index = Index(settings.index, metrics)
+    watch = CorrectionWatch(settings, metrics, index)
+    assert [0, 1] == [watch.run_once(time.time() + 10**9, watch._due) for _ in range(2)]
+    index.close()
+    path.write_bytes(digits.png(1))
+    new = (7, hashlib.sha256(digits.png(1)).hexdigest())
+    assert {new} == read_labels(settings)
+    again = watch_of(settings)
+    assert [0, 1] == [again.run_once(time.time(), again._due) for _ in range(2)]
+    assert {new} == again.labels
+
+
 def test_a_training_by_hand_reads_only_what_the_index_does_not_know(open_path: Path, digits: Digits) -> None:
     """What was noticed and did not change since is not opened, and nothing is kept by what cannot be."""
     settings = load_settings(make_root(open_path / "root") / "config.toml")
@@ -331,7 +347,7 @@ def test_a_training_by_hand_reads_only_what_the_index_does_not_know(open_path: P
     put(corrections, 7, "changed.png", digits.png(1))
     put(corrections, "none", "batch/new.png", digits.png(2))
     put(corrections, 3, "secret.png", digits.png(3)).chmod(0)
-    known, later = hashlib.sha256(digits.png(0)).digest(), time.time() + 60
+    known, later = hashlib.sha256(digits.png(0)).digest(), time.time()
     with closing(open_to_write(settings.index, 1)) as connection:
         rows = [(known, 7, "7/known.png", later), (b"2" * 32, 7, "7/changed.png", 1.0), (b"3" * 32, 3, "7/known.png", later)]
         connection.executemany(INSERT_LABEL, rows)
