@@ -46,6 +46,7 @@ class Retraining:
         self._candidates, self._metrics = candidates, metrics
         self._schedule = Schedule(settings.retrain)
         self._last = -math.inf  # when the last training began
+        self._begins_anew = False  # whether the schedule is a new one, of which nothing was missed before the next look
         self._learnt = Labels()  # what it had looked at
         self._counted: tuple[object, object] = (None, None)  # the labels, and what was learnt, that `_new` was counted of
         self._new = 0
@@ -64,7 +65,7 @@ class Retraining:
         schedule = Schedule(settings.retrain)
         before, after = self._settings.retrain, settings.retrain
         if (before.cron, before.interval_hours) != (after.cron, after.interval_hours):
-            self._last = math.inf  # what a new schedule would have had before this moment was not missed
+            self._begins_anew = True  # what it would have had before this moment was not missed
         self._schedule = schedule
         tell_in_force(log, self._settings, settings, "training", "retrain", "gate", "retention.versions")
         self._settings = self._candidates.settings = settings
@@ -101,6 +102,8 @@ class Retraining:
 
     def _due(self, now: float, steady: float) -> str | None:
         """What asks for a training now; None for nothing."""
+        if self._begins_anew:
+            self._begins_anew, self._last = False, now
         self._last = min(self._last, now)  # the clock was set back since
         scheduled = self._schedule.next_after(self._last)
         self._metrics.training_next_run.set(scheduled or 0.0)

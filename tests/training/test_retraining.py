@@ -257,6 +257,23 @@ def test_a_new_schedule_begins_now(daemon: Daemon) -> None:
     assert daemon.wait(20 * 3600) == ["scheduled"]
 
 
+def test_a_new_schedule_that_comes_while_a_training_runs_begins_at_its_end(daemon: Daemon) -> None:
+    """Set to half past three during one from three to four, the next training comes at half past three tomorrow."""
+    later = daemon.settings.retrain.model_copy(update={"cron": "30 3 * * *"})
+    train = daemon.trainings.run
+
+    def run(why: str, began: float, **facts: Any) -> Run:
+        daemon.trainings.run = train  # type: ignore[method-assign]
+        daemon.retraining.apply(daemon.settings.model_copy(update={"retrain": later}))
+        daemon.now += 3600
+        return train(why, began, **facts)
+
+    daemon.trainings.run = run  # type: ignore[method-assign]
+    assert daemon.wait(15 * 3600) == ["scheduled"]
+    assert daemon.wait(23 * 3600) == []
+    assert daemon.wait(3600) == ["scheduled"]
+
+
 def test_what_else_changes_about_trainings_begins_no_schedule_anew(daemon: Daemon) -> None:
     """A night that is due stays due where only the number of corrections is another one."""
     assert daemon.wait() == []
