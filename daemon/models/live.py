@@ -86,14 +86,14 @@ class LiveModel:
             self._ends_in_softmax = give_logits(model)
             self._graph = Graph(model)
             self._weights = self._graph.weights()
-            self._gives_probabilities = not self._ends_in_softmax and bool(((expected >= 0) & (expected <= 1)).all())
+            self._gives_probabilities = self._are_probabilities(expected)
             for size in (LARGEST, 1):
                 self.logits(np.zeros((size, *IMAGE_SHAPE[:2]), np.uint8))
             if self._answers_like(expected, self._weights):
                 return
             if model is folded:
                 log.warning("%s: folded, it answers differently; it predicts as it was saved", path)
-        raise ModelError(f"{path}: expected the answers that the model was saved with. Received: others, in a graph.")
+        raise ModelError(f"{path}: expected the answers that the model was saved with. Received: others, in a graph or to one image alone.")
 
     def predict(self, images: np.ndarray) -> Answers:
         """Say which digits they are: (n, 28, 28) uint8, ink 255 on paper 0, as `decode.load_image` makes them."""
@@ -130,15 +130,22 @@ class LiveModel:
         check_finite(self._saved, version.path)
         refold(self._saved, self._model)
         weights = self._graph.weights()
-        if not self._answers_like(answer(self._saved, canary_digits()[0]), weights):
+        expected = answer(self._saved, canary_digits()[0])
+        if self._are_probabilities(expected) != self._gives_probabilities or not self._answers_like(expected, weights):
             return None
         other = copy.copy(self)
         other.identity, other._calibration, other._weights = version.identity, version.calibration, weights  # noqa: SLF001
         return other
 
+    def _are_probabilities(self, expected: np.ndarray) -> bool:
+        """Whether what the model says that was saved is taken for probabilities, and not for logits."""
+        return not self._ends_in_softmax and bool(((expected >= 0) & (expected <= 1)).all())
+
     def _answers_like(self, expected: np.ndarray, weights: Weights) -> bool:
-        """Whether the graph says to the canary digits what the model says that was saved."""
-        received = self._graph.run(as_input(canary_digits()[0]), weights)
+        """Whether the graph says to the canary digits what the model says that was saved, and to one alone the same."""
+        digits, _ = canary_digits()
+        received = np.concatenate([self._graph.run(as_input(part), weights) for part in (digits, digits[:1])])
+        expected = np.concatenate([expected, expected[:1]])
         if self._ends_in_softmax:
             received = softmax(received)
         return np.allclose(expected, received, rtol=TOLERANCE, atol=TOLERANCE)

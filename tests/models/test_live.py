@@ -176,6 +176,30 @@ def test_after_swaps_the_answers_are_those_of_the_file(name: str, tmp_path: Path
         assert version.identity == answers.identity
 
 
+def test_a_swap_from_probabilities_to_logits_leaves_the_answers_those_of_the_file(tmp_path: Path, digits: Digits) -> None:
+    """Of one architecture with a linear end, a version may give the ones and the next the others."""
+    model = read_model(REPOSITORY / "models" / "v0001.h5")
+    model.layers[-1].activation = keras.activations.linear
+    kernel, bias = model.layers[-1].get_weights()
+    versions = []
+    for name, scale, offset in (("v0001", 0.002, 0.5), ("v0002", 1.0, -1000.0)):
+        model.layers[-1].set_weights([kernel * scale, bias * scale + offset])
+        versions.append(saved(model, tmp_path, name))
+    slot = ModelSlot(versions[0])
+    for version in (versions[1], versions[0], versions[1]):
+        slot.swap(version)
+        answers = slot.live.predict(digits.images[:200])[0].argmax(axis=1)
+        assert np.mean(answers == digits.labels[:200]) >= 0.99
+
+
+def test_a_model_whose_answer_depends_on_the_other_images_is_refused(tmp_path: Path) -> None:
+    """It could be vetted together with others, and be wrong about each image that comes alone."""
+    entry = keras.Input((28, 28, 1))
+    version = saved(keras.Model(entry, keras.layers.UnitNormalization(axis=0)(dense(seed=1)(entry))), tmp_path)
+    with pytest.raises(ModelError, match=r"Received: others, in a graph or to one image alone\."):
+        load(version)
+
+
 def test_another_version_of_the_architecture_needs_no_trace(tmp_path: Path) -> None:
     """It has the same graph; another architecture has not."""
     one, other = saved(dense(), tmp_path, "v0001"), saved(dense(), tmp_path, "v0002")
