@@ -15,6 +15,8 @@ from daemon.models.version import digest
 
 log = logging.getLogger(__name__)
 
+OF_WHOLE_ONES = {"vetted", "promoted", "refused", "insufficient_evidence", "overtaken", "current", "live"}  # ledger events
+
 
 class TrainingUnderWay(Exception):
     """Another process trains into this folder."""
@@ -82,10 +84,17 @@ def finish(registry: Registry, manifest: Manifest) -> Path:
 
 
 def _remove_unfinished(registry: Registry) -> None:
-    """Remove what a training left behind that was killed: nothing but what the ledger says was begun or made here."""
-    for line in registry.ledger.lines():
-        name, event = str(line.get("version")), line.get("event")
+    """Remove what a training left behind that was killed: nothing but what the ledger says was begun or made here.
+
+    A version that was whole once is none of it: whoever lost its manifest may want to have its .h5 taken in again.
+    """
+    lines = list(registry.ledger.lines())
+    whole = {line["version"] for line in lines if line["event"] in OF_WHOLE_ONES}
+    for line in lines:
+        name, event = line["version"], line["event"]
         if event not in ("begun", "made") or not VERSION.fullmatch(name) or (registry.folder / f"{name}.json").exists():
+            continue
+        if event == "made" and name in whole:
             continue
         path = unfinished(registry, name) if event == "begun" else registry.folder / f"{name}.h5"
         with suppress(OSError):  # it is not there, or no file

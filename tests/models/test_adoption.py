@@ -78,6 +78,16 @@ def test_a_persons_own_file_in_models_is_not_removed(registry: Registry) -> None
     assert SHIPPED.read_bytes() == own.read_bytes()
 
 
+def test_a_version_that_lost_its_manifest_can_be_taken_in_again(registry: Registry) -> None:
+    """It was whole once, and is nothing that a training left unfinished."""
+    name = adopt(registry, passes, SHIPPED)
+    registry.make_current(name, "by hand")
+    own = registry.folder / f"{name}.h5"
+    (registry.folder / f"{name}.json").unlink()
+    assert name != adopt(registry, passes, own)
+    assert SHIPPED.read_bytes() == own.read_bytes()
+
+
 def test_what_is_too_large_is_not_copied(registry: Registry, tmp_path: Path) -> None:
     """A file of a terabyte of holes costs nothing."""
     path = tmp_path / "own.h5"
