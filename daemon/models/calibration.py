@@ -28,7 +28,7 @@ class Calibration:
 
     """
 
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(ge=0.01, le=100)] = 1.0  # far beyond those that are tried, answers are no numbers
     energy_median: float = 0.0
     energy_limit: float = float("inf")
 
