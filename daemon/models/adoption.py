@@ -18,6 +18,7 @@ from daemon.models.registry import Registry, RegistryError
 
 MAX_BYTES = 64 * 2**20  # of a file; the shipped model has 0.4 MB
 PIECE = 2**20  # bytes that are copied at a time
+ADOPTED = "adopted from "  # the beginning of such a version's origin
 
 
 class Findings(BaseModel):
@@ -72,7 +73,7 @@ def adopt(registry: Registry, vet: Vet, file: Path) -> str:
                     created_at=timestamp(time.time()),
                     keras=found.keras,
                     parameters=found.parameters,
-                    training=TrainingFacts(origin=f"adopted from {file.name}", dataset_sha256=found.dataset_sha256),
+                    training=TrainingFacts(origin=f"{ADOPTED}{file.name}", dataset_sha256=found.dataset_sha256),
                     holdout=found.holdout,
                 ),
             )

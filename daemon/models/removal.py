@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 
+from daemon.models.adoption import ADOPTED
 from daemon.models.provenance import is_known, is_shipped
 from daemon.models.registry import Registry, RegistryError
 
@@ -35,4 +36,6 @@ def remove_old(registry: Registry, keep: int) -> list[str]:
 
 def _is_ours(registry: Registry, name: str) -> bool:
     manifest = registry.manifest(name)
+    if manifest.training.origin.startswith(ADOPTED):
+        return False  # what was put in the place of current.h5 is nowhere else
     return is_shipped(manifest) or is_known(name, manifest, registry.ledger, ("made",))

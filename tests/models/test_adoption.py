@@ -11,6 +11,7 @@ import pytest
 from daemon.models.adoption import MAX_BYTES, Findings, VettingStopped, adopt
 from daemon.models.manifest import Holdout
 from daemon.models.registry import Registry, RegistryError
+from daemon.models.removal import remove_old
 from tests.conftest import REPOSITORY
 
 SHIPPED = REPOSITORY / "models" / "v0001.h5"
@@ -86,6 +87,13 @@ def test_a_version_that_lost_its_manifest_can_be_taken_in_again(registry: Regist
     (registry.folder / f"{name}.json").unlink()
     assert name != adopt(registry, passes, own)
     assert SHIPPED.read_bytes() == own.read_bytes()
+
+
+def test_what_was_taken_in_is_not_removed_as_old(registry: Registry) -> None:
+    """Moved to the place of current.h5, it is a person's only copy."""
+    names = [adopt(registry, passes, SHIPPED) for _ in range(4)]
+    assert [] == remove_old(registry, 2)
+    assert set(names) <= set(registry.names())
 
 
 def test_what_is_too_large_is_not_copied(registry: Registry, tmp_path: Path) -> None:
