@@ -93,7 +93,9 @@ class LiveModel:
                 return
             if model is folded:
                 log.warning("%s: folded, it answers differently; it predicts as it was saved", path)
-        raise ModelError(f"{path}: expected the answers that the model was saved with. Received: others, in a graph or to one image alone.")
+        raise ModelError(
+            f"{path}: expected the answers that the model was saved with. Received: others, in a graph or to one alone."
+        )
 
     def predict(self, images: np.ndarray) -> Answers:
         """Say which digits they are: (n, 28, 28) uint8, ink 255 on paper 0, as `decode.load_image` makes them."""

@@ -167,10 +167,8 @@ def list_corrections(folder: Folder, tell: Callable[[str], None] = lambda _: Non
     pending = deque(NAMES)
     while pending:
         below = pending.popleft()
-        found: list[tuple[str, os.stat_result]] = []
-        for entry in list_folder(folder, below, tell):
-            if status := status_in(below, entry, tell):
-                found.append((f"{below}/{entry.name}", status))
+        entries = list_folder(folder, below, tell)
+        found = [(f"{below}/{entry.name}", status) for entry in entries if (status := status_in(below, entry, tell))]
         for name, status in sorted(found, key=itemgetter(0)):
             if stat.S_ISDIR(status.st_mode):
                 pending.append(name)

@@ -196,7 +196,7 @@ def test_a_model_whose_answer_depends_on_the_other_images_is_refused(tmp_path: P
     """It could be vetted together with others, and be wrong about each image that comes alone."""
     entry = keras.Input((28, 28, 1))
     version = saved(keras.Model(entry, keras.layers.UnitNormalization(axis=0)(dense(seed=1)(entry))), tmp_path)
-    with pytest.raises(ModelError, match=r"Received: others, in a graph or to one image alone\."):
+    with pytest.raises(ModelError, match=r"Received: others, in a graph or to one alone\."):
         load(version)
 
 

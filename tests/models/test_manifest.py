@@ -79,7 +79,10 @@ def test_what_a_newer_digitd_adds_is_passed_over() -> None:
         (changed("holdout", "accuracy", to=float("nan")), r"holdout\.accuracy: expected a finite number"),
         (changed("calibration", to=[1, 2]), "calibration: expected"),
         (changed("calibration", "temperature", to=0), r"calibration\.temperature: expected greater than or equal to 0\.01"),
-        (changed("calibration", "temperature", to=1e-310), r"calibration\.temperature: expected greater than or equal to 0\.01"),
+        (
+            changed("calibration", "temperature", to=1e-310),
+            r"calibration\.temperature: expected greater than or equal to 0\.01",
+        ),
         (changed("calibration", "temperature", to=1e9), r"calibration\.temperature: expected less than or equal to 100"),
         (changed("calibration", "temperature", to="warm"), r"calibration\.temperature: expected a valid number"),
         (changed("reference", "ink", to={}), r"reference\.ink\.mean: expected a value"),
