@@ -225,5 +225,8 @@ def mcnemar_p(more: int, fewer: int) -> float:
     n = more + fewer
     if n == 0:
         return 1.0
-    tail = sum(math.comb(n, k) for k in range(more, n + 1))
-    return (tail - 0.5 * math.comb(n, more)) / 2**n
+    tail = first = term = math.comb(n, more)  # whole numbers to the end: from 1,029 pairs on, they are too large for floats
+    for k in range(more, n):
+        term = term * (n - k) // (k + 1)
+        tail += term
+    return (2 * tail - first) / 2 ** (n + 1)

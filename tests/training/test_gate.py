@@ -173,3 +173,18 @@ def test_mcnemar_is_the_binomial_mid_p() -> None:
     assert mcnemar_p(7, 0) == pytest.approx(0.5 / 128)
     assert mcnemar_p(0, 0) == 1.0
     assert mcnemar_p(5, 5) == pytest.approx(0.5)
+    assert mcnemar_p(3, 1) == pytest.approx((4 / 2 + 1) / 16)
+
+
+def test_mcnemar_knows_thousands_of_discordant_pairs() -> None:
+    """More than floats can count."""
+    assert mcnemar_p(5_000, 5_000) == pytest.approx(0.5)
+    assert mcnemar_p(2_900, 40) == pytest.approx(0.0)
+    assert mcnemar_p(40, 2_900) == pytest.approx(1.0)
+
+
+def test_a_champion_that_held_very_much_back_can_be_followed() -> None:
+    """A third of the hold-out, as a foreign model that is little sure: a better candidate is promoted."""
+    verdict = judge(answers(10_000, 800, 40), answers(20, 8, 1), holdout_held=reviews(3_000, 60, 10_000))
+    assert verdict.verdict == PROMOTED
+    assert "30.00% to 0.60% held back for review" in verdict.reason
