@@ -112,7 +112,8 @@ def strays(work: Folder) -> Iterator[str]:
 def take_over(work: Folder, inbox: Folder) -> None:
     """Move into work/ itself what the tasks of a stream claimed before it was killed; no stream runs now.
 
-    Where a newer drop of that name is there, it goes back to the inbox; where it is there too, it waits for the next start.
+    Where a newer drop of that name is there, it goes back to the inbox; where it is there too, or those who drop have put
+    something else in the place of its folder, it waits for the next start.
     """
     try:
         claims = Folder(f"{work.path}/{STREAM}", own=True)
@@ -122,11 +123,21 @@ def take_over(work: Folder, inbox: Folder) -> None:
         left = list(paths_below(claims, EVERYWHERE))
         for name in left:
             drop = name.partition("/")[2]  # below the folder of its task
-            if drop and not drop.endswith("/"):
-                free = (folder for folder in (work, inbox) if not folder.holds(drop))
-                if (target := next(free, None)) is not None:
-                    rename(claims, name, target, drop)
+            if drop and not drop.endswith("/") and not _move_into(work, claims, name, drop):
+                _move_into(inbox, claims, name, drop)
         remove_empty(claims, left)
+
+
+def _move_into(target: Folder, claims: Folder, name: str, drop: str) -> bool:
+    if target.holds(drop):
+        return False
+    try:
+        rename(claims, name, target, drop)
+    except OSError as error:
+        if fault := machine_fault(error, Path(claims.path), Path(target.path)):
+            raise fault from error
+        return False
+    return True
 
 
 def remove_empty(top: Folder, names: list[str]) -> bool:

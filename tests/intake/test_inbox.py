@@ -597,6 +597,25 @@ def test_a_link_in_the_place_of_a_listed_folder_leads_nowhere(room: Room, tmp_pa
     assert "v0001.h5" not in {Path(name).name for name in files_below(room.work)}
 
 
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_stands_in_the_place_of_a_folder_keeps_no_daemon_from_starting(
+    tmp_path: Path, enter: Callable[..., Room], kind: str
+) -> None:
+    """A killed stream had claimed a name twice: one goes to work/, the other one to the inbox, or waits."""
+    for task in ("b1-0", "b2-0"):
+        (tmp_path / "work/.stream" / task / "sub").mkdir(parents=True)
+        (tmp_path / "work/.stream" / task / "sub/a.png").write_text(task)
+    (tmp_path / "inbox").mkdir()
+    if kind == "link":
+        (tmp_path / "inbox/sub").symlink_to(tmp_path)
+    else:
+        (tmp_path / "inbox/sub").touch()
+    room = enter()
+    assert "sub/a.png" in {drop.name for drop in room.taker.take(10)}
+    (waits,) = (tmp_path / "work/.stream").glob("*/sub/a.png")
+    assert {waits.read_text(), (room.work / "sub/a.png").read_text()} == {"b1-0", "b2-0"}
+
+
 def test_an_event_costs_the_folder_that_it_is_about(room: Room) -> None:
     """Of many folders that have been left empty, none is listed again for a drop elsewhere."""
     folders = [room.inbox / f"left/{number}" for number in range(50)]
