@@ -47,7 +47,9 @@ class Swapper:
 
     def __init__(self, registry: Registry, vet: Vet, metrics: Metrics) -> None:
         self._registry, self._vet, self._metrics = registry, vet, metrics
-        self._refused: object = None  # what current.h5 was when it could not be used: said once, not every second
+        self._refused: object = (
+            None  # what current.h5, or its version, was when it could not be used: said once, not every second
+        )
         self._hindered: object = None  # what current.h5 was when its vetting came to nothing
         self._hindrance = ""  # why: said once, too
         self._pause, self._not_before = 0.0, -math.inf
@@ -104,7 +106,7 @@ class Swapper:
         name, live = self._registry.current_name(), self.slot.live.identity.version
         if name == live:
             self._refused = None  # what was refused may have been mended by the time that it is named again
-        if name is None or name in (live, self._refused):
+        if name is None or name == live or (files := self._files_of(name)) == self._refused:
             return
         try:
             version = self._registry.version(name)
@@ -112,12 +114,22 @@ class Swapper:
             started = time.monotonic()
             back = self.slot.swap(version)
         except (RegistryError, ModelError) as error:
-            self._refuse(name, str(error))
+            self._refused = files
+            self._fail(name, str(error))
             return
         self._refused = None
         self._metrics.swap_seconds.observe(time.monotonic() - started)
         self._metrics.swaps.labels("rolled_back" if back else "swapped").inc()
         self._show(version, "went back" if back else "swapped")
+
+    def _files_of(self, name: str) -> object:
+        """What changes when a version's files do: what was wrong with them may have been mended then."""
+        found: list[tuple[int, ...]] = []
+        for path in (self._registry.folder / f"{name}.h5", self._registry.folder / f"{name}.json"):
+            with suppress(OSError):
+                status = path.lstat()
+                found.append((status.st_ino, status.st_size, status.st_ctime_ns))
+        return name, found
 
     def _prove(self, version: Version) -> None:
         """Have a version vetted whose file did not come through the registry, such as one that was copied there; once."""

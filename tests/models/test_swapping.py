@@ -279,6 +279,20 @@ def test_a_version_that_cannot_be_loaded_is_no_crash_loop(root: Root) -> None:
     assert "v0001" == live(root.swapper())
 
 
+def test_a_version_whose_files_were_mended_is_tried_again(root: Root) -> None:
+    """What came late, or could not be read at first, becomes live without being named again; until then it is said once."""
+    swapper = root.swapper()
+    path = root.add("v0002")
+    aside = path.rename(path.with_name("aside"))
+    root.point_at("v0002.h5")
+    for _ in range(3):
+        swapper.run_once(0.0)
+    assert ("v0001", 1) == (live(swapper), root.swaps("failed"))
+    aside.rename(path)
+    swapper.run_once(0.0)
+    assert ("v0002", 1) == (live(swapper), root.swaps("failed"))
+
+
 @pytest.mark.parametrize("content", ['{"schema": 2}', "[]", "", '{"schema": 1, "sha256": 7}'])
 def test_a_bad_manifest_is_no_crash_loop(root: Root, content: str) -> None:
     """It is refused in a sentence, once, by a daemon that runs and by one that starts."""
