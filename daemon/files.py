@@ -104,8 +104,13 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def append_line(path: Path, text: str) -> None:
-    """Add a line to a .jsonl file, durably; what a crash left of an unfinished line is closed off first."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    """Add a line to a .jsonl file, durably; what a crash left of an unfinished line is closed off first.
+
+    Raises:
+        OSError: as of open(2); ELOOP where it is a link, by which root would write, and give away, whatever that leads to.
+
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         size = os.fstat(descriptor).st_size
         if size == 0:

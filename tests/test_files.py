@@ -35,6 +35,15 @@ def test_printable_names_are_safe_to_show(name: str, expected: str) -> None:
     printable(name).encode("utf-8")
 
 
+def test_a_line_is_not_added_through_a_link(tmp_path: Path) -> None:
+    """With sudo, root would write where the owner of the folder wants it to, and give the file to that owner."""
+    (tmp_path / "another").touch()
+    (tmp_path / "ledger.jsonl").symlink_to("another")
+    with pytest.raises(OSError, match="symbolic links"):
+        append_line(tmp_path / "ledger.jsonl", "{}")
+    assert b"" == (tmp_path / "another").read_bytes()
+
+
 def test_file_sha256_is_that_of_the_content(tmp_path: Path) -> None:
     """The digest is what sha256sum gives."""
     (tmp_path / "a").write_bytes(b"abc")

@@ -11,7 +11,7 @@ from pathlib import Path
 from daemon.files import give_to_owner, sync_folder, take_lock, write_durably
 from daemon.models.manifest import Manifest
 from daemon.models.registry import VERSION, Registry
-from daemon.models.version import digest
+from daemon.models.version import digest, open_file
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def finish(registry: Registry, manifest: Manifest) -> Path:
     """
     name = manifest.version
     written, path = unfinished(registry, name), registry.folder / f"{name}.h5"
-    with written.open("rb") as file:
+    with open_file(written) as file:  # no link: root would give away what it leads to
         give_to_owner(file.fileno(), registry.folder)
         os.fsync(file.fileno())
     registry.ledger.record("made", name, manifest.training.origin, sha256=manifest.sha256)

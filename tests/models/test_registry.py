@@ -283,6 +283,19 @@ def test_what_was_neither_made_nor_vetted_does_not_answer(registry: Registry) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_gives_nothing_away_through_a_link(registry: Registry, tmp_path: Path) -> None:
+    """The folder's owner may swap an unfinished version for one, for instance while it is vetted."""
+    os.chown(registry.folder, 12345, 23456)
+    (tmp_path / "roots").touch()
+    name = making.begin(registry, "a test")
+    making.unfinished(registry, name).symlink_to(tmp_path / "roots")
+    manifest = Manifest(version=name, sha256="0" * 64, created_at="", parameters=0, holdout=Holdout(images=0, accuracy=0))
+    with pytest.raises(OSError, match="symbolic links"):
+        making.finish(registry, manifest)
+    assert 0 == (tmp_path / "roots").stat().st_uid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_version_that_root_makes_is_its_folders_owners(registry: Registry) -> None:
     """After a `sudo digitd retrain`, whatever the umask, the service can read it."""
     os.chown(registry.folder, 12345, 23456)
