@@ -116,9 +116,9 @@ def _limit_problems(settings: Settings) -> Iterator[str]:
 
 
 def _model_problems(settings: Settings) -> Iterator[str]:
-    dataset = settings.training.dataset
-    if not dataset.startswith("keras:") and not (settings.root / dataset).exists():
-        yield f"[training] dataset: there is nothing at {settings.root / dataset}; retraining would fail"
+    for key, name in (("dataset", settings.training.dataset), ("scans", settings.training.scans)):
+        if name and not name.startswith("keras:") and not (settings.root / name).exists():
+            yield f"[training] {key}: there is nothing at {settings.root / name}; retraining would fail"
     try:
         version = Registry(settings.folder("models")).current()
     except (RegistryError, OSError) as error:

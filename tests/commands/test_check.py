@@ -26,15 +26,17 @@ def test_check_shows_what_the_environment_overrides(run: Run, monkeypatch: pytes
 
 
 def test_check_names_every_problem(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file in a folder's place, a damaged model, a missing data set, a layer that Keras does not know: each is named."""
+    """A file in a folder's place, a damaged model, a missing data set, missing scans: each is named."""
     monkeypatch.setenv("DIGITD_TRAINING__DATASET", "none.npz")
+    monkeypatch.setenv("DIGITD_TRAINING__SCANS", "none.npz")
     (root / "results").rmdir()
     (root / "results").touch()
     (root / "models" / "v0001.h5").write_bytes(b"damaged")
     code, out, _ = run("check")
     assert code == 1
     problems = [line for line in out.splitlines() if line.startswith("problem: ")]
-    for expected in ("[paths] results: expected a folder", "[training] dataset: there is nothing", "v0001.h5: expected"):
+    nothing = [f"[training] {key}: there is nothing at" for key in ("dataset", "scans")]
+    for expected in ("[paths] results: expected a folder", *nothing, "v0001.h5: expected"):
         assert any(expected in problem for problem in problems), problems
 
 
