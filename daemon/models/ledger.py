@@ -115,6 +115,6 @@ def _number(version: str) -> int:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in read_lines(path):
-        is_ours = isinstance(line.get("time"), int | float)
+        is_ours = isinstance(line.get("time"), int | float) and isinstance(line.get("began", 0.0), int | float)
         if is_ours and all(isinstance(line.get(key), str) for key in ("event", "version")):
             yield line

@@ -204,9 +204,11 @@ def test_what_was_copied_here_by_hand_is_not_removed_as_old(registry: Registry) 
 
 
 def test_what_a_person_wrote_into_the_ledger_is_passed_over(registry: Registry) -> None:
-    """A line without event, version or time says nothing, and hinders nothing."""
+    """A line without event, version or time, or with times that are none, says nothing, and hinders nothing."""
     path = registry.folder / "ledger.jsonl"
-    path.write_text('{"event": "current"}\n{"event": "promoted", "version": "v0001"}\n{"version": 3}\nnotes\n')
+    lines = ['{"event": "current"}', '{"event": "promoted", "version": "v0001"}', '{"version": 3}', "notes", "[" * 100_000]
+    lines += ['{"event": "refused", "version": "v0001", "time": 1, "began": "yesterday"}']
+    path.write_text("\n".join(lines))
     assert registry.current().name == "v0001"
     assert list(registry.ledger.lines()) == []
 
