@@ -274,7 +274,8 @@ class Inbox:
     def _kept_out(self, name: str, error: OSError, complaint: str) -> None:
         """Ask to be let in, again and again: tar gives a folder its mode when all is in it. Complain where it is in vain."""
         now = time.monotonic()
-        patience = ASKING_SECONDS if error.errno == errno.EACCES and self._ask_to_open(now) else 0.0
+        is_mode = error.errno in (errno.EACCES, errno.EPERM)  # the second where a folder has the sticky bit
+        patience = ASKING_SECONDS if is_mode and self._ask_to_open(now) else 0.0
         if len(self._kept_out_since) < MOST_LISTED and now - self._kept_out_since.setdefault(name, now) >= patience:
             self._complain(name, complaint.format(error.strerror))
 

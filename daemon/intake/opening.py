@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 import sys
 from collections.abc import Sequence
@@ -82,8 +83,11 @@ def _let_into(top: Folder, name: str) -> bool:
                 raise
             acl = None
         wanted = let_in(acl, status.st_mode, os.geteuid())
-        if status.st_uid == os.geteuid() or acl == wanted:
+        is_sticky = bool(status.st_mode & stat.S_ISVTX)
+        if status.st_uid == os.geteuid() or (acl == wanted and not is_sticky):
             return False
+        if is_sticky:  # then only owners move anything out of it
+            os.fchmod(descriptor, status.st_mode & 0o777)  # without the set-group-ID bit, which the sandbox lets nobody set
         os.setxattr(descriptor, ACL, wanted)
         return True
     finally:

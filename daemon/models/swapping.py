@@ -47,7 +47,7 @@ class Swapper:
 
     def __init__(self, registry: Registry, vet: Vet, metrics: Metrics) -> None:
         self._registry, self._vet, self._metrics = registry, vet, metrics
-        self._refused: object = None  # what current.h5 or its version was, when it was of no use: said once, not every second
+        self._refused: object = None  # what current.h5 or its version was, when of no use: said once, not every second
         self._hindered: object = None  # what current.h5 was when its vetting came to nothing
         self._hindrance = ""  # why: said once, too
         self._pause, self._not_before = 0.0, -math.inf

@@ -71,7 +71,7 @@ def drop_folder(inbox: Path, name: str, mode: int) -> Path:
 
 
 @needs_root
-@pytest.mark.parametrize("mode", [0o755, 0o700, 0o2775, 0o500, 0o000])
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o2775, 0o500, 0o000, 0o1777])
 def test_what_a_folder_holds_can_be_taken(inbox: Path, mode: int) -> None:
     """Whatever its mode, and that of the folder in it; the people may do what they could before."""
     outer = drop_folder(inbox, "batch", 0o777)
