@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import LONG_AGO, Daemon, Digits, files_below, make_root, wait_until
+from tests.hostile.conftest import LIMIT_SECONDS
 
 FULL = bool(os.environ.get("TEST_CLUSTER"))
 PATIENT = 600.0 if FULL else 120.0  # seconds
@@ -182,7 +183,8 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
     """A stream that tests share: each drops names of its own."""
     root = make_root(tmp_path_factory.mktemp("stream"))
     slots = 2 if FULL else 1  # each loads TensorFlow
-    running = Stream(root, f"local[{slots},4]", INBOX__RESCAN_SECONDS=1, INBOX__GRACE_SECONDS=60)
+    limits = {"INBOX__DECODE_SECONDS": LIMIT_SECONDS}  # a fast machine reads within the usual 10 s what is to be too slow
+    running = Stream(root, f"local[{slots},4]", INBOX__RESCAN_SECONDS=1, INBOX__GRACE_SECONDS=60, **limits)
     try:
         yield running.wait_ready()
     finally:
