@@ -77,6 +77,7 @@ def _changed_in(entry: os.DirEntry[str], since: float, until: float) -> bool:
     """Whether a file was written last in that time, without an open: a fourth of the time.
 
     What is from the future was written while the clock was wrong, nobody knows when.
+    The clock is read for each: a filling takes minutes, and what the daemon writes meanwhile is not from the future.
     """
     try:
         changed = entry.stat(follow_symlinks=False).st_mtime

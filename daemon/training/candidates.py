@@ -98,7 +98,7 @@ class Candidates:
         """
         with making.training(self._registry) as lock:
             if labels is None:
-                labels = read_labels(self.settings)
+                labels = read_labels(self.settings, began)
             fingerprint = self._fingerprint(labels)
             if not even_if_nothing_new and self._has_learnt(fingerprint, labels):
                 reason = "no new corrections, same data, same configuration as last time"

@@ -254,7 +254,7 @@ def test_what_cannot_be_read_is_told_once_and_the_rest_is_noticed(
     watch = watch_of(settings)
     with as_ordinary_user():
         assert passes(watch, 4) == [0, 1, 0, 0]
-        assert 1 == len(read_labels(settings))
+        assert 1 == len(read_labels(settings, time.time()))
     told = sorted(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert told == [
         "correction 3/secret.png: Permission denied",
@@ -333,7 +333,7 @@ def test_what_a_clock_in_the_future_noticed_is_read_again_after_a_restart(settin
     index.close()
     path.write_bytes(digits.png(1))
     new = (7, hashlib.sha256(digits.png(1)).hexdigest())
-    assert {new} == read_labels(settings)
+    assert {new} == read_labels(settings, time.time())
     again = watch_of(settings)
     assert [0, 1] == [again.run_once(time.time(), again._due) for _ in range(2)]
     assert {new} == again.labels
@@ -352,7 +352,7 @@ def test_a_training_by_hand_reads_only_what_the_index_does_not_know(open_path: P
         rows = [(known, 7, "7/known.png", later), (b"2" * 32, 7, "7/changed.png", 1.0), (b"3" * 32, 3, "7/known.png", later)]
         connection.executemany(INSERT_LABEL, rows)
     with as_ordinary_user():
-        labels = read_labels(settings)
+        labels = read_labels(settings, time.time())
     new, changed = (hashlib.sha256(digits.png(number)).hexdigest() for number in (2, 1))
     assert {(7, known.hex()), (7, changed), (NO_DIGIT, new)} == labels
 

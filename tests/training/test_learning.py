@@ -150,7 +150,7 @@ def test_the_shipped_model_has_learnt_what_it_is_shipped_with(tmp_path: Path) ->
     def has_learnt() -> bool:
         settings = load_settings(config)
         candidates = Candidates(settings, Registry(settings.folder("models")))
-        return candidates._has_learnt("never seen", read_labels(settings))
+        return candidates._has_learnt("never seen", read_labels(settings, time.time()))
 
     assert has_learnt()
     config.write_text(config.read_text().replace("batch_size = 128", "batch_size = 64"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -43,7 +44,7 @@ class Trainings(Candidates):
         if self.result != "nothing_to_learn":
             self.registry.ledger.record(self.result, "v0002", "so it was told", why=why, began=began)
         if self.result != "stopped":
-            write_learnt(self.settings, read_labels(self.settings))
+            write_learnt(self.settings, read_labels(self.settings, time.time()))
         return Run(self.result, "v0002", "so it was told")
 
 
