@@ -61,9 +61,13 @@ def wait_until(condition: Callable[[], Value], what: str, seconds: float = DEADL
 
 
 def files_below(folder: Path) -> set[str]:
-    """The names of all files below a folder, hidden ones and what is in hidden folders excepted."""
-    names = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    return {str(name) for name in names if not any(part.startswith(".") for part in name.parts)}
+    """The names of all files below a folder, hidden ones and what is in hidden folders excepted; folders may vanish."""
+    found = set()
+    for inside, folders, names in os.walk(folder):  # Path.rglob fails over a folder that another removes meanwhile
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(inside).relative_to(folder)
+        found |= {str(below / name) for name in names if not name.startswith(".")}
+    return found
 
 
 @contextmanager

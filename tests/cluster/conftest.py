@@ -97,8 +97,7 @@ class Stream(Daemon):
 def is_settled(root: Path, names: set[str]) -> bool:
     """Whether all of these are retired, and nothing is claimed."""
     retired = files_below(root / "processed") | files_below(root / "rejected")
-    claims = root / "work" / ".stream"
-    return names <= retired and not (claims.exists() and any(path.is_file() for path in claims.rglob("[!.]*")))
+    return names <= retired and not files_below(root / "work" / ".stream")
 
 
 def children(pid: int) -> list[int]:

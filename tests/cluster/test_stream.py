@@ -179,7 +179,7 @@ def test_a_stream_takes_up_what_was_left(stream: Stream, digits: Digits) -> None
     """Killed while it is busy, with its checkpoint deleted, and by a stream after a daemon: nothing is lost or doubled."""
     stream.restart()
     names = set(stream.drop_digits(digits, 20_000, 3000))
-    wait_until(lambda: any((stream.root / "work/.stream").glob("b*/*")), "it to be busy", PATIENT)
+    wait_until(lambda: files_below(stream.root / "work/.stream"), "it to be busy", PATIENT)
     stream.kill9()
     shutil.rmtree(stream.root / "checkpoint")
     stream.restart()
