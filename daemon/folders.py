@@ -14,6 +14,7 @@ import secrets
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BufferedReader
 from typing import Self
 
 FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -155,6 +156,16 @@ class Folder:
         """A descriptor of what has this name, unless it is a link (ELOOP)."""
         last, parent = self.at(name)
         return os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
+
+    def open_to_read(self, name: str) -> BufferedReader:
+        """A file, to be read; a pipe is not waited for.
+
+        Raises:
+            IsADirectoryError: it is a folder; os.fdopen would leave its descriptor open.
+            OSError: as of open(2); ELOOP where it is a link.
+
+        """
+        return open(name, "rb", opener=lambda path, _: self.open(path, os.O_RDONLY | os.O_NONBLOCK))
 
     def unlink(self, name: str) -> None:
         """Remove a name."""

@@ -93,7 +93,7 @@ def may_have(folder: Folder, name: str, sha256: str | None, status: os.stat_resu
 def _sha256(folder: Folder, name: str) -> str | None:
     """Of a regular file's content; None of anything else, of what has grown too large, or where it may not be read."""
     try:
-        with os.fdopen(folder.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with folder.open_to_read(name) as file:
             status = os.fstat(file.fileno())
             may_be_read = stat.S_ISREG(status.st_mode) and status.st_size <= MOST_COMPARED
             return hashlib.file_digest(file, "sha256").hexdigest() if may_be_read else None

@@ -109,8 +109,8 @@ def size_of(folder: Folder | None, name: str) -> int | None:
 def digest(folder: Folder, path: str, most: int) -> bytes | None:
     """Of a file's content; None where it cannot be read, or has come to be longer than that."""
     try:
-        with open(folder.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 -- of a descriptor
-            content = file.read(most + 1)
+        with folder.open_to_read(path) as file:
+            content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     except OSError:
         return None
     return hashlib.sha256(content).digest() if content is not None and len(content) <= most else None

@@ -230,7 +230,7 @@ class _Leaving:
     def _open(self, part: Part) -> BinaryIO | None:
         """A regular file, to be read; None where it is none, or may not be read."""
         try:
-            file = open(self._folders[part.key].open(part.path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: PTH123, SIM115
+            file = self._folders[part.key].open_to_read(part.path)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, *CLOSED_TO_US):
                 return None

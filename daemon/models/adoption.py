@@ -84,9 +84,8 @@ def adopt(registry: Registry, vet: Vet, file: Path) -> str:
 
 def _copy(file: Path, copy: Path) -> int:
     """Copy a regular file that may grow meanwhile; give its size."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as source, copy.open("xb") as target:
-        status = os.fstat(descriptor)
+    with open(file, "rb", opener=_without_waiting) as source, copy.open("xb") as target:
+        status = os.fstat(source.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise RegistryError(f"{file}: expected an .h5 file. Received: no regular file.")
         size = status.st_size
@@ -96,3 +95,8 @@ def _copy(file: Path, copy: Path) -> int:
         if size > MAX_BYTES:
             raise RegistryError(f"{file}: expected at most {MAX_BYTES} bytes. Received: {size}.")
         return target.tell()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what may be a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -55,7 +55,8 @@ class Version:
 
 def open_file(path: Path) -> BufferedReader:
     """Open a file of a version, where neither a link nor a pipe is expected."""
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return open(path, "rb", opener=lambda name, _: os.open(name, flags))  # os.fdopen would leave a folder open
 
 
 def digest(path: Path) -> str:

@@ -226,8 +226,9 @@ def read_label(folder: Folder, name: str, max_bytes: int) -> Label:
         OSError: it cannot be read, or is larger than that: nobody could wait for the end of some files.
 
     """
-    with os.fdopen(folder.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        content = file.read(max_bytes + 1) if os.fstat(file.fileno()).st_size <= max_bytes else None
+    with folder.open_to_read(name) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size + 1) if size <= max_bytes else None  # room for so much is asked for before it is read
     if content is None or len(content) > max_bytes:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
     return label_of(name), sys.intern(hashlib.sha256(content).hexdigest())

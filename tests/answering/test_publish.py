@@ -386,6 +386,18 @@ def test_retire_keeps_a_folder_of_the_same_name(folders: tuple[Path, Path]) -> N
     assert {"a/b.png": b"y", f"a~{sha(b'x')[:8]}": b"x"} == contents(processed)
 
 
+def test_a_folder_of_the_same_name_and_size_takes_no_descriptor(folders: tuple[Path, Path]) -> None:
+    """Whoever drops could use them all up, one with each file as large as a folder is."""
+    work, processed = folders
+    (processed / "a").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(3):
+        content = b"x" * ((processed / "a").stat().st_size - 1) + b"%d" % number
+        put(work, "a", content)
+        retire("a", sha(content), work, processed)
+    assert before == len(os.listdir("/proc/self/fd"))
+
+
 @pytest.fixture
 def rejecting(tmp_path: Path) -> tuple[Path, Path]:
     """An empty work/ and rejected/."""
