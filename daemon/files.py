@@ -107,7 +107,8 @@ def append_line(path: Path, text: str) -> None:
     """Add a line to a .jsonl file, durably; what a crash left of an unfinished line is closed off first.
 
     Raises:
-        OSError: as of open(2); ELOOP where it is a link, by which root would write, and give away, whatever that leads to.
+        OSError: as of open(2) and write(2); ELOOP where it is a link, by which root would write, and give away, whatever it
+            leads to.
 
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
@@ -116,7 +117,9 @@ def append_line(path: Path, text: str) -> None:
         if size == 0:
             give_to_owner(descriptor, path.parent)
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, f"{chr(10) if torn else ''}{text}\n".encode())
+        line = f"{chr(10) if torn else ''}{text}\n".encode()
+        if os.write(descriptor, line) != len(line):  # a disk that fills up takes a part, and only then says so
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,21 @@ def test_a_line_is_not_added_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         append_line(tmp_path / "ledger.jsonl", "{}")
     assert b"" == (tmp_path / "another").read_bytes()
+
+
+def test_a_line_that_the_disk_took_only_in_part_is_no_line(tmp_path: Path) -> None:
+    """Whoever added it is told, and the next one begins a line of its own."""
+    path = tmp_path / "ledger.jsonl"
+    append_line(path, '"one"')
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            append_line(path, '"another"')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    append_line(path, '"two"')
+    assert b'"one"\n"ano\n"two"\n' == path.read_bytes()
 
 
 def test_file_sha256_is_that_of_the_content(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from daemon.files import append_line, locked, read_lines, write_durably
 
 ROTATED_BYTES = 1 << 20  # 700 trainings: two years of nights
 KEPT_LINES = 500  # the newest, whatever they say
+LAST_MOMENT = 1e11  # in the year 5138
 EVENTS = (  # docs/glossary.md says what each means
     "begun",
     "made",
@@ -113,8 +114,13 @@ def _number(version: str) -> int:
     return int(version[1:]) if version[:1] == "v" and version[1:].isdecimal() else 0
 
 
+def _is_moment(value: object) -> bool:
+    """Whether it is one in seconds since the epoch that a calendar has: of others no number of ours can be made."""
+    return isinstance(value, int | float) and 0 <= value < LAST_MOMENT
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in read_lines(path):
-        is_ours = isinstance(line.get("time"), int | float) and isinstance(line.get("began", 0.0), int | float)
+        is_ours = _is_moment(line.get("time")) and _is_moment(line.get("began", 0.0))
         if is_ours and all(isinstance(line.get(key), str) for key in ("event", "version")):
             yield line

@@ -207,7 +207,9 @@ def test_what_a_person_wrote_into_the_ledger_is_passed_over(registry: Registry) 
     """A line without event, version or time, or with times that are none, says nothing, and hinders nothing."""
     path = registry.folder / "ledger.jsonl"
     lines = ['{"event": "current"}', '{"event": "promoted", "version": "v0001"}', '{"version": 3}', "notes", "[" * 100_000]
-    lines += ['{"event": "refused", "version": "v0001", "time": 1, "began": "yesterday"}']
+    for moment in ('"yesterday"', "1" * 400, "-1e300", "NaN"):
+        lines.append(f'{{"event": "promoted", "version": "v0001", "time": 1, "began": {moment}}}')
+        lines.append(f'{{"event": "promoted", "version": "v0001", "time": {moment}}}')
     path.write_text("\n".join(lines))
     assert registry.current().name == "v0001"
     assert list(registry.ledger.lines()) == []
