@@ -62,6 +62,7 @@ class CorrectionWatch:
         self._recalled: dict[str, np.ndarray] = {}  # of a folder that was not looked into yet: what the index knows
         self._places: dict[str, Place] = {}  # by name, as of the last pass
         self._waiting: dict[str, int] = {}  # the status, at the last pass, of what is not read at that status
+        self._unnoticed: dict[str, Label] = {}  # what the last pass could not write into the journal
         self._latest: dict[bytes, int] = {}  # by sha256: the latest label, of all that was ever noticed
         self._earlier: set[Label] = set()  # noticed, and not the latest of their image
         self._agreed: dict[str, bool] = {}  # by sha256: whether the answer said so too, oldest first
@@ -88,6 +89,9 @@ class CorrectionWatch:
         Returns:
             How many were new.
 
+        Raises:
+            OSError: the journal cannot be written, or the folder not be opened; the next pass tries again.
+
         """
         if steady < self._due:
             return 0
@@ -97,10 +101,11 @@ class CorrectionWatch:
         if is_first:
             self._recalled = self._recall(now)
         is_thorough = steady >= self._thorough_due and not is_first
-        new = self._look(now, is_thorough)
-        if new := self._without_known(new):
+        new = self._unnoticed or self._without_known(self._look(now, is_thorough))
+        if new:
+            self._unnoticed = new  # until the disk takes it
             self._notice(new, now)
-            self.last_new = steady
+            self._unnoticed, self.last_new = {}, steady
             self._show()
         took, rescan = time.monotonic() - began - self._rested, self._settings.inbox.rescan_seconds
         pause = rescan if is_first or is_thorough else max(rescan, took / LOOKING_SHARE)  # what is rare holds no label up

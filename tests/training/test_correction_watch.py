@@ -102,6 +102,20 @@ def test_a_journal_that_somebody_wrote_into_keeps_no_daemon_from_starting(settin
     assert read_learnt(settings) == {(7, "0" * 64)}
 
 
+def test_what_the_disk_did_not_take_is_noticed_once_it_does(settings: Settings, digits: Digits) -> None:
+    """The files are not read again meanwhile, and yet they count; and nothing counts twice."""
+    watch, journal = watch_of(settings), settings.folder("logs") / "corrections.jsonl"
+    put(settings.folder("corrections"), 7, "a.png", digits.png(0))
+    assert passes(watch, 1) == [0]
+    journal.mkdir()
+    for _ in range(2):
+        with pytest.raises(IsADirectoryError):
+            passes(watch, 1)
+    journal.rmdir()
+    assert passes(watch, 2) == [1, 0]
+    assert len(journal.read_text().splitlines()) == 1
+
+
 def test_passes_are_rescan_seconds_apart(settings: Settings, digits: Digits) -> None:
     """Asked more often, it does nothing."""
     watch = watch_of(settings)
