@@ -25,9 +25,12 @@ OPTIMIZERS = Literal[
     "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "muon", "nadam", "rmsprop", "sgd"
 ]
 
-Seconds = Annotated[float, Field(gt=0)]
+LONGEST = 1e8  # seconds: three years, which every clock and timer of the kernel's and Python's takes
+LARGEST = 2**31 - 1  # whole number that every library takes
+Seconds = Annotated[float, Field(gt=0, le=LONGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class ConfigError(Exception):
@@ -35,9 +38,9 @@ class ConfigError(Exception):
 
 
 class Table(BaseModel):
-    """One table of config.toml: strict types, no unknown keys, immutable."""
+    """One table of config.toml: strict types, finite numbers, no unknown keys, immutable."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Paths(Table):
@@ -58,19 +61,19 @@ class InboxSettings(Table):
     """What is taken from the inbox, and within which limits it is decoded."""
 
     rescan_seconds: Annotated[Seconds, LIVE] = 5.0
-    grace_seconds: Annotated[float, Field(ge=0), LIVE] = 5.0
+    grace_seconds: Annotated[float, Field(ge=0, le=LONGEST), LIVE] = 5.0
     ignore: Annotated[list[str], LIVE] = [".*", "*.part", "*.partial", "*.crdownload", "*.filepart", "*.tmp", "*~"]
     max_bytes: PositiveInt = 64 * 2**20
     max_pixels: PositiveInt = 50_000_000
     decode_seconds: Seconds = 10.0
-    decoder_memory_mb: Annotated[int, Field(ge=512)] = 1024
+    decoder_memory_mb: Annotated[int, Field(ge=512, le=2**20)] = 1024
     workers: Annotated[int, Field(ge=1, le=64)] = 2
 
 
 class InferenceSettings(Table):
     """How batches are predicted, and when an answer is sent to a person for review."""
 
-    threads: PositiveInt = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     review_below: Annotated[Share, LIVE] = 0.9
     not_a_digit_above: Annotated[float, Field(gt=0), LIVE] = 1.02
     sync_seconds: Seconds = 1.0
@@ -106,13 +109,13 @@ class TrainingSettings(Table):
     dataset: str = "datasets/mnist.npz"
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     epochs: PositiveInt = 10
-    batch_size: PositiveInt = 128
+    batch_size: Annotated[int, Field(ge=2, le=LARGEST)] = 128  # one for what is base data, one for what is a correction
     optimizer: OPTIMIZERS = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
     warmup_share: Share = 0.1
     loss: Literal["categorical_crossentropy", "kl_divergence", "categorical_focal_crossentropy"] = "categorical_crossentropy"
     patience: PositiveInt = 8
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     scans: str = "datasets/scans.npz"
     scan_variants: Annotated[int, Field(ge=0, le=100)] = 5
     synthetic_digits: Annotated[int, Field(ge=0, le=1_000_000)] = 20_000
@@ -125,8 +128,8 @@ class RetrainSettings(Table):
     """When to retrain, and how a champion learns from corrections."""
 
     cron: str = "0 3 * * *"
-    interval_hours: Annotated[float, Field(ge=0)] = 0.0
-    after_corrections: Annotated[int, Field(ge=0)] = 50
+    interval_hours: Annotated[float, Field(ge=0, le=LONGEST / 3600)] = 0.0
+    after_corrections: Count = 50
     quiet_seconds: Seconds = 60.0
     max_hours: Seconds = 6.0
     steps: PositiveInt = 1200
@@ -150,12 +153,12 @@ class GateSettings(Table):
 class RetentionSettings(Table):
     """What is kept."""
 
-    versions: Annotated[int, Field(ge=2)] = 20
-    processed_days: Annotated[int, Field(ge=0)] = 0
-    results_days: Annotated[int, Field(ge=0)] = 0
-    rejected_days: Annotated[int, Field(ge=0)] = 0
+    versions: Annotated[int, Field(ge=2, le=LARGEST)] = 20
+    processed_days: Count = 0
+    results_days: Count = 0
+    rejected_days: Count = 0
     archive: str = "archive"
-    keep_free_mb: Annotated[int, Field(ge=0)] = 0
+    keep_free_mb: Count = 0
 
 
 class StreamSettings(Table):
@@ -263,9 +266,11 @@ def load_settings(file: Path, environment: dict[str, str] | None = None) -> Sett
 def _refuse_overlaps(settings: Settings) -> None:
     """One folder inside another would have the daemon read, or somebody delete, what it writes."""
     folders = {f"[paths] {name}": str(getattr(settings.paths, name)) for name in FOLDERS}
-    folders |= {"[stream] checkpoint": settings.stream.checkpoint, "[retention] archive": settings.retention.archive}
+    folders |= {"[stream] checkpoint": settings.stream.checkpoint}
+    if settings.retention.archive:
+        folders |= {"[retention] archive": settings.retention.archive}
     root = Path(settings.paths.root)
-    places = {key: Path(os.path.normpath(root / folder)) for key, folder in folders.items() if folder}
+    places = {key: Path(os.path.normpath(root / folder)) for key, folder in folders.items()}
     for key, place in places.items():
         for other, below in places.items():
             if key != other and below.is_relative_to(place):

@@ -96,6 +96,14 @@ def test_an_unknown_table_is_refused(tmp_path: Path) -> None:
         ("[training]\noptimizer = 'adamant'", "[training] optimizer", "'adamant' (str)"),
         ("[training.augmentation]\nzoom = -1.0", "[training.augmentation] zoom", "-1.0 (float)"),
         ("http = 5", "http", "5 (int)"),
+        ("[inbox]\ndecode_seconds = inf", "[inbox] decode_seconds", "inf (float)"),
+        ("[inbox]\ndecode_seconds = 1e12", "[inbox] decode_seconds", "1000000000000.0 (float)"),
+        ("[inbox]\ndecoder_memory_mb = 10000000000000", "[inbox] decoder_memory_mb", "10000000000000 (int)"),
+        ("[inbox]\nmax_bytes = 9223372036854775807", "[inbox] max_bytes", "9223372036854775807 (int)"),
+        ("[inference]\nthreads = 3000000000", "[inference] threads", "3000000000 (int)"),
+        ("[training]\nseed = -1", "[training] seed", "-1 (int)"),
+        ("[training]\nbatch_size = 1", "[training] batch_size", "1 (int)"),
+        ("[training]\nlearning_rate = inf", "[training] learning_rate", "inf (float)"),
     ],
 )
 def test_a_wrong_value_is_refused(tmp_path: Path, text: str, key: str, received: str) -> None:
@@ -114,6 +122,7 @@ def test_a_wrong_value_is_refused(tmp_path: Path, text: str, key: str, received:
         ('[stream]\ncheckpoint = "inbox/.spark"', ("[stream] checkpoint", "[paths] inbox")),
         ('[stream]\ncheckpoint = "models"', ("[stream] checkpoint", "[paths] models")),
         ('[stream]\ncheckpoint = "."', ("[stream] checkpoint",)),
+        ('[paths]\ninbox = ""', ("[paths] inbox",)),
         ('[retention]\narchive = "processed/old"', ("[retention] archive", "[paths] processed")),
     ],
 )
