@@ -41,12 +41,12 @@ def restore(settings: Settings, name: str, target: Path) -> int:
     for row in rows:
         for part in parts(row):
             try:
-                place = _copy(_content(settings, row, part), target / part.path)
+                _copy(_content(settings, row, part), target, part.path)
             except (OSError, ValueError) as error:
                 print(f"{printable(part.path)}: {error}", file=sys.stderr)
                 failed = True
             else:
-                print(printable(str(place)))
+                print(printable(str(target / part.path)))
     return int(failed)
 
 
@@ -64,17 +64,19 @@ def _content(settings: Settings, row: sqlite3.Row, part: Part) -> Iterator[bytes
             yield piece
 
 
-def _copy(content: Iterator[bytes], place: Path) -> Path:
-    """Write a new file; only once there is something to write."""
+def _copy(content: Iterator[bytes], target: Path, name: str) -> None:
+    """Write a new file; only once there is something to write. What the index calls it leads nowhere else."""
     first = next(content, b"")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with place.open("xb") as file:
-            file.write(first)
-            file.writelines(content)
-    except FileExistsError:
-        raise FileExistsError(f"expected a free name in {place.parent}. Received: one that is taken") from None
-    except BaseException:
-        place.unlink(missing_ok=True)
-        raise
-    return place
+    with Folder(target, make=True) as folder:
+        folder.make_parents(name)
+        try:
+            descriptor = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            raise FileExistsError(f"expected a free name in {(target / name).parent}. Received: one that is taken") from None
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(first)
+                file.writelines(content)
+        except BaseException:
+            folder.unlink(name)
+            raise

@@ -1,9 +1,12 @@
 """restore.py: `digitd restore`."""
 
+from contextlib import closing
 from pathlib import Path
 
 from daemon.config import Settings
+from daemon.index.archive import Day, extend
 from daemon.index.retention import leave
+from daemon.index.schema import ORIGINAL, open_to_write
 from tests.conftest import Run, files_below
 from tests.index.answers import DAY, NOON
 from tests.index.conftest import bare_settings
@@ -36,3 +39,18 @@ def test_what_was_deleted_is_told(ask: Run, answered: Settings, tmp_path: Path) 
     assert (1, "a.png: it was deleted\n") == (code, err)
     assert {"a.png.json"} == files_below(tmp_path / "back")
     assert "Received: 'b.png'" in ask("restore", "b.png")[2]
+
+
+def test_nothing_is_restored_elsewhere(ask: Run, answered: Settings, tmp_path: Path) -> None:
+    """Who writes the index and the archives may want whoever restores, root perhaps, to write where he may not."""
+    tar = answered.root / "archive" / "2025-11-25.tar"
+    (tmp_path / "content").write_bytes(b"a")
+    with Day(tar) as day:
+        extend(tar, day, [("processed/../escaped", (tmp_path / "content").open("rb"))])
+    with closing(open_to_write(answered.index, 1.0)) as index:
+        index.execute(
+            "UPDATE answers SET archive = ?, gone = ?, original = '../escaped' WHERE name = 'a.png'", (tar.name, ORIGINAL)
+        )
+    code, _, err = ask("restore", "a.png", "--to", tmp_path / "back")
+    assert (1, True) == (code, err.startswith("../escaped: "))
+    assert not (tmp_path / "escaped").exists()
