@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import logging
 import os
+import pwd
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from daemon import __version__
-from daemon.config import ENVIRONMENT_CONFIG, ConfigError, load_settings
+from daemon.config import ENVIRONMENT_CONFIG, ConfigError, Settings, load_settings
 from daemon.index.schema import NoIndex
+from daemon.processes import become_owner
 from daemon.systemd import log_handler
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+WRITTEN = ("work", "results", "processed", "rejected", "models", "logs")  # folders that a daemon alone writes to
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command is _run:
             raise  # the daemon's end is told with its traceback
         print(
-            f"{error.filename}: expected a user who may use it. Received: {getpass.getuser()}. Where digitd is a service, "
+            f"{error.filename}: expected a user who may use it. Received: {_user()}. Where digitd is a service, "
             "members of the group digitd (from their next login on) may look, drop and correct; all else is for: "
             "sudo -u digitd digitd …",
             file=sys.stderr,
@@ -52,6 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone, as with | head
         return FAILED
+
+
+def _user() -> str:
+    """Who this process runs as."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"user {os.geteuid()}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -146,16 +156,27 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confidence", metavar="RANGE", help="such as 0.9.. or ..0.5 or 0.3..0.6")
 
 
+def _as_owner(options: argparse.Namespace) -> Settings:
+    """The configuration. Where root typed the command, and the folders are another user's, it goes on as that user.
+
+    Root would leave files that shut the daemon out, and that user could lead it astray. What reads or writes files of the
+    caller's own, `predict` and `restore`, does not.
+    """
+    settings = load_settings(options.config)
+    become_owner(*map(settings.folder, WRITTEN))
+    return settings
+
+
 def _run(options: argparse.Namespace) -> int:
     from daemon.commands.run import run
 
-    return run(load_settings(options.config), options.intake)
+    return run(_as_owner(options), options.intake)
 
 
 def _stream(options: argparse.Namespace) -> int:
     from daemon.commands.stream import stream
 
-    settings = load_settings(options.config)
+    settings = _as_owner(options)
     return stream(settings, settings.stream.master if options.master is None else options.master)
 
 
@@ -168,44 +189,47 @@ def _predict(options: argparse.Namespace) -> int:
 def _retrain(options: argparse.Namespace) -> int:
     from daemon.commands.retrain import retrain_now
 
-    return retrain_now(load_settings(options.config))
+    return retrain_now(_as_owner(options))
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from daemon.commands.evaluate import print_evaluation
 
-    return print_evaluation(load_settings(options.config), options.version)
+    return print_evaluation(_as_owner(options), options.version)
 
 
 def _models(options: argparse.Namespace) -> int:
     from daemon.commands.models import print_live_at, print_models
 
-    settings = load_settings(options.config)
+    settings = _as_owner(options)
     return print_live_at(settings, options.live_at) if options.live_at else print_models(settings)
 
 
 def _promote(options: argparse.Namespace) -> int:
     from daemon.commands.models import promote
+    from daemon.models.registry import VERSION
 
-    return promote(load_settings(options.config), options.model)
+    is_file = not VERSION.fullmatch(options.model) and Path(options.model).is_file()
+    model = str(Path(options.model).absolute()) if is_file else options.model  # which the current folder may not outlast
+    return promote(_as_owner(options), model)
 
 
 def _rollback(options: argparse.Namespace) -> int:
     from daemon.commands.models import roll_back
 
-    return roll_back(load_settings(options.config))
+    return roll_back(_as_owner(options))
 
 
 def _correct(options: argparse.Namespace) -> int:
     from daemon.commands.correct import print_correct
 
-    return print_correct(load_settings(options.config), options.name, options.label)
+    return print_correct(_as_owner(options), options.name, options.label)
 
 
 def _status(options: argparse.Namespace) -> int:
     from daemon.commands.status import print_status
 
-    return print_status(load_settings(options.config), as_json=options.json)
+    return print_status(_as_owner(options), as_json=options.json)
 
 
 def _find(options: argparse.Namespace) -> int:
@@ -219,7 +243,7 @@ def _export(options: argparse.Namespace) -> int:
 def _print_answers(options: argparse.Namespace, limit: int, newest_first: bool) -> int:
     from daemon.commands.find import print_answers, wanted
 
-    settings = load_settings(options.config)
+    settings = _as_owner(options)
     try:
         which = wanted(options, datetime.now().astimezone())
     except ValueError as error:
@@ -231,7 +255,7 @@ def _print_answers(options: argparse.Namespace, limit: int, newest_first: bool) 
 def _index(options: argparse.Namespace) -> int:
     from daemon.commands.index import print_index, rebuild
 
-    settings = load_settings(options.config)
+    settings = _as_owner(options)
     return rebuild(settings) if options.rebuild else print_index(settings)
 
 
@@ -244,14 +268,14 @@ def _restore(options: argparse.Namespace) -> int:
 def _web(options: argparse.Namespace) -> int:
     from daemon.commands.web import show
 
-    settings = load_settings(options.config)
+    settings = _as_owner(options)
     return show(settings, options.host, options.port, options.token_file, options.url, options.browser)
 
 
 def _check(options: argparse.Namespace) -> int:
     from daemon.commands.check import print_check
 
-    return print_check(load_settings(options.config))
+    return print_check(_as_owner(options))
 
 
 def _init(options: argparse.Namespace) -> int:

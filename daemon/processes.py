@@ -57,17 +57,33 @@ def die_with_parent(signal_number: int, parent: int | None = None) -> None:
 def become_owner(*folders: Path) -> None:
     """Where root runs this on folders that are all one other user's, as with sudo, go on as that user.
 
-    So what is made below them is hers, who needs it next, and no link that she plants there leads root astray.
+    So what is made below them is hers, who needs it next, and no link that she plants, there or in their place, leads root
+    astray. Where she cannot reach this very program, as in root's home, root stays root.
     """
-    found = [folder.stat() for folder in folders if folder.exists()]
+    found = [_whose(folder) for folder in folders if os.path.lexists(folder)]
     if os.geteuid() != 0 or len({status.st_uid for status in found}) != 1 or found[0].st_uid == 0:
         return
+    user, group, groups = found[0].st_uid, found[0].st_gid, os.getgroups()
     with suppress(PermissionError):  # a root without its rights
-        os.setgroups([found[0].st_gid])
-        os.setgid(found[0].st_gid)
-        os.setuid(found[0].st_uid)
+        os.setgroups([group])
+        os.setresgid(group, group, 0)
+        os.setresuid(user, user, 0)
+        if all(os.access(part, os.R_OK) for part in (sys.executable, __file__)):
+            os.setresgid(group, group, group)
+            os.setresuid(user, user, user)
+        else:
+            os.setresuid(0, 0, 0)
+            os.setresgid(0, 0, 0)
+            os.setgroups(groups)
     if not os.access(".", os.X_OK):
         os.chdir("/")
+
+
+def _whose(folder: Path) -> os.stat_result:
+    """The status of a folder; in its place only root's own link is followed."""
+    status = folder.lstat()
+    is_roots_link = stat.S_ISLNK(status.st_mode) and status.st_uid == 0
+    return folder.stat() if is_roots_link and folder.exists() else status
 
 
 def take_temporary_folder(root: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from daemon import __version__
 from daemon.cli import main
-from tests.conftest import REPOSITORY, Run, digitd
+from daemon.config import FOLDERS
+from tests.conftest import NOBODY, REPOSITORY, Digits, Run, digitd, make_root
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "h5py")
 
@@ -104,3 +105,48 @@ def test_nothing_is_imported_from_the_current_folder(root: Path, tmp_path: Path,
         timeout=120,
     )
     assert not (tmp_path / "imported").exists()
+
+
+AS_ROOT = """
+import sys
+import daemon.index.filling, daemon.training.choosing, daemon.training.labelling, encodings.idna
+from daemon.cli import main
+sys.executable = "/bin/sh"  # this Python may be in root's home
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@pytest.mark.parametrize("command", [["correct", "a.png", "7"], ["index", "--rebuild"], ["promote", "v0001"]])
+def test_what_root_types_leaves_nothing_of_roots(open_path: Path, digits: Digits, command: list[str]) -> None:
+    """On a root that is another user's, whom it would shut out, and who could lead root astray."""
+    root = make_root(open_path / "root")
+    for name in FOLDERS:
+        (root / name).mkdir(exist_ok=True)
+    (root / "processed" / "a.png").write_bytes(digits.png(0))
+    for path in (root, *root.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    done = subprocess.run(
+        [sys.executable, "-c", AS_ROOT, command[0], "-c", str(root / "config.toml"), *command[1:]],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    assert {NOBODY} == {path.lstat().st_uid for path in root.rglob("*")}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_root_lays_out_no_root_through_a_link(open_path: Path) -> None:
+    """Of whoever owns the folder, and wants a file of root's elsewhere."""
+    root = open_path / "root"
+    (root / "models").mkdir(parents=True)
+    (open_path / "roots").mkdir(0o755)
+    (root / "models" / "v0001.h5").symlink_to(open_path / "roots" / "made.h5")
+    for path in (root, *root.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    command = [sys.executable, "-c", AS_ROOT, "init", str(root)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=False)
+    assert 1 == done.returncode
+    assert [] == list((open_path / "roots").iterdir())

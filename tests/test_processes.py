@@ -76,12 +76,22 @@ BECOME = """
 import os, sys
 from pathlib import Path
 from daemon.processes import become_owner
-become_owner(*map(Path, sys.argv[1:]))
+sys.executable = sys.argv[1]
+become_owner(*map(Path, sys.argv[2:]))
 print(os.getresuid(), os.getresgid(), os.getgroups())
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def become(*folders: Path, program: str = "/bin/sh") -> str:
+    """What becomes of root, who runs a program on these folders: its users, its groups, and the groups besides."""
+    command = python("-c", BECOME, program, *map(str, folders))
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+
+
+@needs_root
 @pytest.mark.parametrize(("owners", "expected"), [((NOBODY, NOBODY), NOBODY), ((NOBODY, 0), 0), ((0, 0), 0)])
 def test_root_goes_on_as_the_owner_of_the_folders(tmp_path: Path, owners: tuple[int, int], expected: int) -> None:
     """For good, without root's groups; only where they have one other owner."""
@@ -89,9 +99,30 @@ def test_root_goes_on_as_the_owner_of_the_folders(tmp_path: Path, owners: tuple[
     for folder, owner in zip(folders, owners, strict=True):
         folder.mkdir()
         os.chown(folder, owner, owner)
-    done = subprocess.run(python("-c", BECOME, *map(str, folders)), capture_output=True, check=True, text=True)
-    assert f"{(expected,) * 3} {(expected,) * 3} " in done.stdout
-    assert expected == 0 or done.stdout.endswith(f" [{NOBODY}]\n")
+    said = become(*folders)
+    assert f"{(expected,) * 3} {(expected,) * 3} " in said
+    assert expected == 0 or said.endswith(f" [{NOBODY}]\n")
+
+
+@needs_root
+def test_root_stays_root_where_the_owner_cannot_reach_the_program(tmp_path: Path) -> None:
+    """As in root's home: nothing could be imported any more."""
+    (tmp_path / "models").mkdir()
+    os.chown(tmp_path / "models", NOBODY, NOBODY)
+    (tmp_path / "python").touch(mode=0o700)
+    assert f"{(0,) * 3} {(0,) * 3} {os.getgroups()}\n" == become(tmp_path / "models", program=str(tmp_path / "python"))
+
+
+@needs_root
+@pytest.mark.parametrize(("linked_by", "expected"), [(NOBODY, NOBODY), (0, 0)])
+def test_a_link_in_a_folders_place_is_whose_it_is(tmp_path: Path, linked_by: int, expected: int) -> None:
+    """The owner of the other folders cannot have root stay root by one to a folder of root's; only root can."""
+    folders = [tmp_path / "models", tmp_path / "logs"]
+    folders[0].mkdir()
+    folders[1].symlink_to("/etc")
+    for folder, owner in zip(folders, (NOBODY, linked_by), strict=True):
+        os.chown(folder, owner, owner, follow_symlinks=False)
+    assert f"{(expected,) * 3} " in become(*folders)
 
 
 def test_what_must_come_to_an_end_yields_without_starving() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from daemon.config import FOLDERS, SHARE, load_settings
 from daemon.folders import Folder
+from daemon.processes import become_owner
 from daemon.training.corrections import make_folders
 
 SHARED = (
@@ -27,6 +28,7 @@ def lay_out(folder: Path) -> int:
         0, or 1 where the folder cannot be written.
 
     """
+    become_owner(folder)
     try:
         for name in SHARED:
             target = folder / name

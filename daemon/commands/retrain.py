@@ -9,7 +9,6 @@ import time
 from daemon.config import Settings
 from daemon.models.making import TrainingUnderWay
 from daemon.models.registry import Registry
-from daemon.processes import become_owner
 from daemon.training.candidates import Candidates
 from daemon.training.gate import VERDICTS
 
@@ -21,7 +20,6 @@ def retrain_now(settings: Settings) -> int:
         0 where a version was made, whatever the verdict; else 1.
 
     """
-    become_owner(*map(settings.folder, ("models", "logs")))
     candidates = Candidates(settings, Registry(settings.folder("models")))
     signal.signal(signal.SIGTERM, lambda *_: candidates.stop.set())
     signal.signal(signal.SIGINT, lambda *_: candidates.stop.set())
