@@ -16,7 +16,7 @@ from types import FrameType
 from daemon.answering.pipeline import Pipeline
 from daemon.answering.predicting import Predicting
 from daemon.answering.retirement import Folders, Retirement
-from daemon.answering.root import StartError, keep_house, take_root
+from daemon.answering.root import StartError
 from daemon.changes import tell_waiting
 from daemon.config import PRESENCE, ConfigError, Settings, load_settings
 from daemon.index.following import Following
@@ -51,16 +51,16 @@ STOP_SECONDS = 20.0  # after SIGTERM, for everything; less than the unit's Timeo
 
 
 class Service:
-    """One daemon on one root.
+    """One daemon on one root, which whoever makes it has taken.
 
     Args:
         settings: the configuration.
-        intake: whether it answers what is dropped; if not, others do, and it trains, indexes and tells.
+        folders: of what it answers; None where others do, and it trains, indexes and tells.
 
     """
 
-    def __init__(self, settings: Settings, intake: bool = True) -> None:
-        self._settings, self._intake = settings, intake
+    def __init__(self, settings: Settings, folders: Folders | None) -> None:
+        self._settings, self._folders = settings, folders
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._reload = threading.Event()
@@ -76,7 +76,7 @@ class Service:
 
         Raises:
             ConfigError: the configuration cannot be used.
-            StartError: another daemon has this root, or the folders or the address cannot be used.
+            StartError: the folders or the address cannot be used.
             RegistryError, ModelError: there is no usable model.
 
         """
@@ -101,9 +101,7 @@ class Service:
         return 1 if self._failed else 0
 
     def _start(self, stack: ExitStack) -> None:
-        settings = self._settings
-        folders = take_root(settings, stack) if self._intake else None
-        keep_house(settings, stack)
+        settings, folders = self._settings, self._folders
         sweep_temporary_folders(settings.root)
         metrics = Metrics()
         metrics.watch_disk(settings.root)
@@ -113,7 +111,7 @@ class Service:
         except OSError as error:
             raise StartError(str(error.strerror or error)) from error
         self._thread("http", http.run)
-        place = settings.folder("work" if self._intake else "logs")
+        place = settings.folder("work" if folders else "logs")
         stack.callback(os.close, announce(place / PRESENCE, {"pid": os.getpid(), "address": http.address}))
         limit_threads(settings.inference.threads)
         registry = Registry(settings.folder("models"))

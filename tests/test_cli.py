@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from daemon import __version__
+from daemon.answering.root import take_root
 from daemon.cli import main
-from daemon.config import FOLDERS
+from daemon.config import FOLDERS, load_settings
 from tests.conftest import NOBODY, REPOSITORY, Digits, Run, digitd, make_root
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "h5py")
@@ -105,6 +107,24 @@ def test_nothing_is_imported_from_the_current_folder(root: Path, tmp_path: Path,
         timeout=120,
     )
     assert not (tmp_path / "imported").exists()
+
+
+SECOND = """
+import sys
+from daemon.cli import main
+print(main(["run", "-c", sys.argv[1]]), "tensorflow" in sys.modules)
+"""
+
+
+def test_who_is_refused_a_root_does_not_wait_for_tensorflow(root: Path) -> None:
+    """It takes seconds to import."""
+    with ExitStack() as stack:
+        take_root(load_settings(root / "config.toml"), stack)
+        command = [sys.executable, "-c", SECOND, str(root / "config.toml")]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "1 False\n" == done.stdout
+    assert f"{root}: expected no other daemon on this root" in done.stderr
 
 
 AS_ROOT = """

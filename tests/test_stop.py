@@ -21,7 +21,7 @@ class Stuck(daemon.service.Service):
         logging.info("started")
 logging.basicConfig(level=logging.INFO)
 daemon.service.STOP_SECONDS = float(sys.argv[2])
-sys.exit(Stuck(load_settings(Path(sys.argv[1]))).run())
+sys.exit(Stuck(load_settings(Path(sys.argv[1])), None).run())
 """
 
 

@@ -54,9 +54,12 @@ def _make_folders(settings: Settings) -> None:
 
 def _lock(settings: Settings, name: str, expected: str, stack: ExitStack) -> None:
     folder = settings.folder(name)
-    lock = take_lock(folder / LOCK)
+    try:
+        lock = take_lock(folder / LOCK)
+        holder = who_runs(folder / PRESENCE) or who_runs(settings.folder("work") / PRESENCE) if lock is None else None
+    except OSError as error:
+        raise StartError(f"[paths] {name}: expected a folder that can be written. Received: {error}") from error
     if lock is None:
-        holder = who_runs(folder / PRESENCE) or who_runs(settings.folder("work") / PRESENCE)
         raise StartError(f"{settings.root}: expected {expected}. Received: one is running, {holder or 'only just started'}.")
     stack.callback(os.close, lock)
 

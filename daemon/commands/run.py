@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 
+from daemon.answering.retirement import Folders
+from daemon.answering.root import StartError, keep_house, take_root
 from daemon.config import Settings
+from daemon.models.registry import RegistryError
 from daemon.processes import take_temporary_folder
 from daemon.reading.workers import start_fork_server
 
@@ -20,17 +24,26 @@ def run(settings: Settings, intake: bool) -> int:
         0, or 1 where the daemon could not start or a part of it died.
 
     """
+    try:
+        with ExitStack() as stack:  # first, so that who is refused does not import TensorFlow for it
+            folders = take_root(settings, stack) if intake else None
+            keep_house(settings, stack)
+            return _serve(settings, folders)
+    except (StartError, RegistryError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _serve(settings: Settings, folders: Folders | None) -> int:
     take_temporary_folder(settings.root)
-    if intake:
+    if folders:
         start_fork_server()  # it gets ready while TensorFlow is imported here
 
-    from daemon.answering.root import StartError
     from daemon.models.network import ModelError
-    from daemon.models.registry import RegistryError
     from daemon.service import Service
 
     try:
-        return Service(settings, intake).run()
-    except (StartError, RegistryError, ModelError) as error:
+        return Service(settings, folders).run()
+    except ModelError as error:
         print(error, file=sys.stderr)
         return 1

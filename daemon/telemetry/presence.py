@@ -42,7 +42,9 @@ def who_runs(path: Path) -> dict[str, Any] | None:
         with path.open("rb") as file:
             question = struct.pack(FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
             kind, *_ = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_OFD_GETLK, question))
+            if kind != fcntl.F_WRLCK:
+                return None  # nor is what a full disk left of it looked at
             facts: dict[str, Any] = json.load(file)
-            return facts if kind == fcntl.F_WRLCK else None
+            return facts
     except FileNotFoundError:
         return None

@@ -17,6 +17,12 @@ def test_who_runs_is_told_while_it_runs(tmp_path: Path) -> None:
     assert who_runs(path) is None
 
 
+def test_what_a_full_disk_left_tells_that_nobody_runs(tmp_path: Path) -> None:
+    """A file without content, of a daemon that could not announce itself."""
+    (tmp_path / ".daemon.json").touch()
+    assert who_runs(tmp_path / ".daemon.json") is None
+
+
 def test_a_reader_can_neither_keep_a_daemon_away_nor_feign_one(tmp_path: Path) -> None:
     """Every lock that one may take who can only read the file leaves the next announcement and its absence as they are."""
     path = tmp_path / ".daemon.json"
