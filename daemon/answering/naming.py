@@ -26,10 +26,15 @@ FOREIGN = ("", "")  # owner of a name that is no JSON of ours: equal to no drop
 def candidates(folder: Folder, name: str, digest: str) -> Iterator[str]:
     """The names that a file may have in a folder, the plain one first; there is always another one."""
     place = _flattened(folder, name)
-    yield with_ending(place, "", "")
-    yield with_ending(place, f"~{digest[:8]}", "")
+    return (with_ending(place, tag, "") for tag in tags(digest))
+
+
+def tags(digest: str) -> Iterator[str]:
+    """What comes behind the stem of a name where that is taken, and where that is, too; first nothing."""
+    yield ""
+    yield f"~{digest[:8]}"
     while True:
-        yield with_ending(place, f"~{digest}", "")
+        yield f"~{digest}"
         digest = hashlib.sha256(digest.encode()).hexdigest()
 
 

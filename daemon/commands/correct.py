@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from daemon.answering.naming import candidates
 from daemon.config import Settings
 from daemon.files import file_sha256
 from daemon.folders import Folder
 from daemon.reading.content import InvalidImage
 from daemon.training.labelling import Labelling
+
+MOST_NAMES = 4  # of an original: the plain one, and those that it gets where somebody has taken that
 
 
 def print_correct(settings: Settings, name: str, label: str) -> int:
@@ -50,21 +55,30 @@ def correct(settings: Settings, name: str, label: str) -> Path:
     for answers, originals in (("results", "processed"), ("rejected", "rejected")):
         answered = settings.folder(answers)
         below = _below(name, settings.root, answered, settings.folder(originals))
-        sha256 = _content(answered / below if below.endswith(".json") else answered / f"{below}.json").get("sha256")
-        plain = Path(below.removesuffix(".json"))
-        for candidate in (plain, plain.with_name(f"{plain.stem}~{str(sha256)[:8]}{plain.suffix}")):
-            source = settings.folder(originals) / candidate
-            if source.is_file() and sha256 in (None, file_sha256(source)):
-                with (
-                    Folder(settings.folder(originals)) as folder,
-                    Labelling(settings.folder("corrections"), settings.inbox.max_bytes) as labels,
-                ):
-                    done = labels.label(folder, str(candidate), label, sha256)
-                return settings.folder("corrections") / done.name
+        content = _content(answered / below if below.endswith(".json") else answered / f"{below}.json")
+        sha256, dropped = (
+            content.get("sha256"),
+            str(content.get("file", below)),
+        )  # of which a long name's JSON has but a part
+        if not settings.folder(originals).is_dir():
+            continue
+        with Folder(settings.folder(originals)) as folder:
+            for name_ in _names(folder, (below.removesuffix(".json"), dropped), sha256):
+                source = settings.folder(originals) / name_
+                if source.is_file() and sha256 in (None, file_sha256(source)):
+                    with Labelling(settings.folder("corrections"), settings.inbox.max_bytes) as labels:
+                        done = labels.label(folder, name_, label, sha256)
+                    return settings.folder("corrections") / done.name
     raise FileNotFoundError(
         f"Expected the name of a result, or of an image that was answered. Received: {name!r}, and there is no original "
         f"for it in {settings.folder('processed')} or {settings.folder('rejected')}."
     )
+
+
+def _names(folder: Folder, plain: Iterable[str], sha256: str | None) -> Iterator[str]:
+    """What an original may be called that was dropped under one of these names; without its digest only so."""
+    for name in plain:
+        yield from islice(candidates(folder, name, sha256), MOST_NAMES) if sha256 else [name]
 
 
 def _below(name: str, root: Path, *folders: Path) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from daemon.commands.correct import correct, print_correct
 from daemon.config import Settings
+from daemon.drops import with_ending
 from daemon.training.corrections import list_usable
 from tests.conftest import Digits, leased
 from tests.training.test_correction_watch import answer
@@ -26,6 +27,27 @@ def test_correct_copies_the_original_of_the_answer(root: Path, settings: Setting
     target = correct(settings, name, "2")
     assert target == settings.folder("corrections") / "2" / f"a~{tag}.png"
     assert target.read_bytes() == digits.png(1)
+
+
+def test_names_that_others_have_taken_hinder_no_label(settings: Settings, digits: Digits) -> None:
+    """Neither the original's, which has the third then, nor the label's, which has the fourth."""
+    content = digits.png(1)
+    digest = hashlib.sha256(content).hexdigest()
+    answer(settings.folder("results"), "a.png", content, 7)
+    for tag in ("", f"~{digest[:8]}", f"~{digest}"):
+        put(settings.root, "processed", f"a{tag}.png", digits.png(0))
+        put(settings.folder("corrections"), 2, f"a~{digest}{tag}.png", digits.png(0))
+    put(settings.root, "processed", f"a~{digest}.png", content)
+    assert content == correct(settings, "a.png", "2").read_bytes()
+    assert 4 == len(labels(settings))
+
+
+def test_an_answer_with_a_long_name_is_labelled_by_it(settings: Settings, digits: Digits) -> None:
+    """The JSON's name has but a part of it."""
+    name = f"{'x' * 247}.png"
+    answer(settings.folder("results"), name, digits.png(1), 7)
+    put(settings.root, "processed", name, digits.png(1))
+    assert digits.png(1) == correct(settings, with_ending(name, "", ".json"), "2").read_bytes()
 
 
 def test_correct_says_what_it_expected(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from threading import Event
 import pytest
 
 from daemon.config import Settings, load_settings
+from daemon.drops import with_ending
 from daemon.index.schema import INSERT, INSERT_LABEL, Record, open_to_read, open_to_write, put_state
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
@@ -32,7 +33,7 @@ NOW = 1_700_000_000.0  # any time
 
 def answer(results: Path, name: str, content: bytes, digit: int, review_reason: str | None = None) -> None:
     """Write the result that the daemon would have written."""
-    path = results / f"{name}.json"
+    path = results / with_ending(name, "", ".json")
     path.parent.mkdir(parents=True, exist_ok=True)
     held = {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "digit": digit, "model": {"version": "v0001"}}
     held["review_reason"] = review_reason
