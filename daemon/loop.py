@@ -12,6 +12,7 @@ from types import TracebackType
 log = logging.getLogger(__name__)
 
 STALLED_SECONDS = 30.0  # a thread that made no pass for so long does not move
+FUSE_WAITS = "request_wait_answer"  # where the kernel waits for FUSE's and virtiofs' answer, interruptibly
 
 
 class Loop:
@@ -46,12 +47,13 @@ class Loop:
         return self._thread.is_alive()
 
     def _waits_for_disk(self) -> bool:
-        """Whether the kernel has it in state D, uninterruptible sleep: see proc_pid_stat(5)."""
+        """Whether the kernel has it in state D, uninterruptible sleep (proc_pid_stat(5)), or in FUSE_WAITS (proc_pid_wchan(5))."""
+        thread = Path(f"/proc/self/task/{self._thread.native_id}")
         try:
-            status = Path(f"/proc/self/task/{self._thread.native_id}/stat").read_text()
+            status, waits_on = (thread / "stat").read_text(), (thread / "wchan").read_text()
         except OSError:
             return False  # it has ended
-        return status.rpartition(")")[2].split()[0] == "D"
+        return status.rpartition(")")[2].split()[0] == "D" or waits_on == FUSE_WAITS
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -1,14 +1,16 @@
 """loop.py: a thread that makes passes, and whether it moves."""
 
+import ctypes
 import fcntl
 import logging
 import os
 import shutil
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,50 @@ def test_who_waits_for_the_disk_is_not_stuck(slow_disk: tuple[Path, Callable[[],
         wait_until(lambda: state(loop) == "S", "the thread to wait for something else")
         assert loop.stall(time.monotonic() + LATE) == f"thread retire made no pass for {LATE:.0f} s"
         go_on.set()
+
+
+@pytest.fixture
+def deaf_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A file system of FUSE's that answers nothing once it is mounted, and what ends it."""
+    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
+        pytest.skip("needs root and /dev/fuse")
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/dev/fuse").open("r+b", buffering=0) as channel:
+        options = f"fd={channel.fileno()},rootmode=40000,user_id=0,group_id=0"
+        if libc.mount(b"deaf", os.fsencode(tmp_path), b"fuse", 0, options.encode()) != 0:
+            pytest.skip("needs the right to mount FUSE")
+        try:
+            asked = struct.unpack_from("IIQ", channel.read(1 << 17))  # FUSE_INIT, whose answer is struct fuse_init_out
+            answer = struct.pack("IIIIHHI", 7, 31, 0, 0, 0, 0, 4096).ljust(64, b"\0")
+            channel.write(struct.pack("IiQ", 16 + len(answer), 0, asked[2]) + answer)
+            yield tmp_path, channel.close
+        finally:
+            libc.umount2(os.fsencode(tmp_path), 2)  # MNT_DETACH
+
+
+def test_who_waits_for_fuse_is_not_stuck(deaf_disk: tuple[Path, Callable[[], None]]) -> None:
+    """It waits in a state that signals may interrupt, as for anything else."""
+    folder, end = deaf_disk
+    go_on = threading.Event()
+
+    def run_once() -> None:
+        with suppress(OSError):
+            (folder / "a").stat()
+        go_on.wait()
+
+    with Loop("retire", run_once) as loop:
+        wait_until(lambda: "request_wait_answer" in waits_on(loop), "the thread to wait for FUSE")
+        assert state(loop) == "S"
+        assert loop.stall(time.monotonic() + LATE) is None
+        end()
+        wait_until(lambda: "futex" in waits_on(loop), "the thread to wait for something else")
+        assert loop.stall(time.monotonic() + LATE) == f"thread retire made no pass for {LATE:.0f} s"
+        go_on.set()
+
+
+def waits_on(loop: Loop) -> str:
+    """Where in the kernel the thread waits: proc_pid_wchan(5)."""
+    return Path(f"/proc/self/task/{loop._thread.native_id}/wchan").read_text()
 
 
 def state(loop: Loop) -> str:
