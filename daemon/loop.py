@@ -47,7 +47,7 @@ class Loop:
         return self._thread.is_alive()
 
     def _waits_for_disk(self) -> bool:
-        """Whether the kernel has it in state D, uninterruptible sleep (proc_pid_stat(5)), or in FUSE_WAITS (proc_pid_wchan(5))."""
+        """Whether the kernel has it in state D, or in FUSE_WAITS: proc_pid_stat(5), proc_pid_wchan(5)."""
         thread = Path(f"/proc/self/task/{self._thread.native_id}")
         try:
             status, waits_on = (thread / "stat").read_text(), (thread / "wchan").read_text()
