@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 CLOSED = ".closed"  # below the root; digitd-open.path watches it
@@ -16,11 +17,11 @@ PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (
 
 
 def notify(state: str) -> None:
-    """Tell systemd, where it asked for it, such as "READY=1"."""
+    """Tell systemd, where it asked for it, such as "READY=1"; where it cannot be reached, it finds out by itself."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
         channel.connect("\0" + address[1:] if address.startswith("@") else address)
         channel.sendall(state.encode())
 
@@ -49,7 +50,7 @@ class Opener:
             now: of a monotonic clock, in seconds.
 
         Returns:
-            Whether it is installed.
+            Whether it is installed, and could be woken.
 
         """
         if now >= self._due:
@@ -57,7 +58,7 @@ class Opener:
             self._due = now + self._rest
             try:
                 os.utime(self._bell)
-            except FileNotFoundError:
+            except OSError:  # it is not there, or is not ours
                 self._installed = False
             else:
                 self._installed = True

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.systemd import CLOSED, Opener, ask_for_time, log_handler, notify
+from tests.conftest import as_ordinary_user
 
 
 def record(level: int, text: str) -> logging.LogRecord:
@@ -33,6 +34,12 @@ def test_without_systemd_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     notify("READY=1")
 
 
+def test_systemd_that_cannot_be_reached_ends_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that a service started hands its $NOTIFY_SOCKET on, also where nobody hears it."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
+    notify("READY=1")
+
+
 def test_the_opener_is_woken_less_often_the_longer_somebody_needs_it(tmp_path: Path) -> None:
     """A folder that is shut again and again wakes it after 1, 2, 4, 8, then each 15 s; after a minute's peace at once."""
     bell, opener = tmp_path / CLOSED, Opener(tmp_path)
@@ -44,6 +51,14 @@ def test_the_opener_is_woken_less_often_the_longer_somebody_needs_it(tmp_path: P
         assert opener.ask(float(second))
         woken += [second] * (bell.stat().st_mtime > 0)
     assert [1, 3, 7, 15, 30, 45, 60, 75, 200] == woken
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_an_opener_that_cannot_be_woken_is_as_none(open_path: Path) -> None:
+    """As after a restore by root, to whom its bell belongs then: the intake goes on."""
+    (open_path / CLOSED).touch()
+    with as_ordinary_user():
+        assert not Opener(open_path).ask(0.0)
 
 
 def test_the_journal_is_told_the_priority_of_every_line(monkeypatch: pytest.MonkeyPatch) -> None:

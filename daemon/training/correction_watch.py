@@ -123,8 +123,8 @@ class CorrectionWatch:
         """
         for number, line in enumerate(read_lines(self._journal)):
             if line.keys() >= {"sha256", "digit", "predicted"}:
-                digit = NO_DIGIT if line["digit"] is None else line["digit"]
                 with suppress(ValueError, TypeError):  # somebody wrote into it
+                    digit = NO_DIGIT if line["digit"] is None else range(NO_DIGIT).index(line["digit"])
                     self._remember((digit, line["sha256"]), agreement(digit, line["predicted"], line.get("review_reason")))
             if not number % AT_ONCE:
                 self._rest()

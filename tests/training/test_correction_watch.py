@@ -95,9 +95,12 @@ def test_who_says_that_it_is_no_digit_agrees_with_an_answer_that_doubted_it(sett
     assert metrics.registry.get_sample_value("digitd_live_accuracy_images") == 4
 
 
-def test_a_journal_that_somebody_wrote_into_keeps_no_daemon_from_starting(settings: Settings) -> None:
+def test_a_journal_that_somebody_wrote_into_keeps_no_daemon_from_starting(settings: Settings, digits: Digits) -> None:
     """Lines of another form tell nothing."""
-    (settings.folder("logs") / "corrections.jsonl").write_text('{"at": 1}\n[1]\nnonsense\n')
+    sha256 = hashlib.sha256(digits.png(0)).hexdigest()
+    lines = [json.dumps({"sha256": sha256, "digit": digit, "predicted": 7}) for digit in (7, 300, -1, "8", 2.5)]
+    (settings.folder("logs") / "corrections.jsonl").write_text("\n".join(['{"at": 1}\n[1]\nnonsense', *lines]))
+    put(settings.folder("corrections"), 7, "a.png", digits.png(0))
     (settings.folder("logs") / "learnt.txt").write_text(f"7\n\nnonsense\n7 abc\n7 {'x' * 64}\n7 {'0' * 64}\n")
     assert passes(watch_of(settings), 2) == [0, 0]
     assert read_learnt(settings) == {(7, "0" * 64)}
