@@ -7,6 +7,7 @@ to it. Its scale differs from model to model, so it is given relative to the dig
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -36,8 +37,11 @@ class Calibration:
         """Give the calibrated probabilities (n, 10) and the relative energies (n,), float32.
 
         A relative energy is 0 for the median digit of the validation data and 1 for a digit stranger than all but 0.5 %.
+        What is no number, as where a foreign model's sums overflow, is doubt: all ten digits alike.
         """
         relative = (energy(logits) - self.energy_median) / max(self.energy_limit - self.energy_median, 1e-6)
+        if math.isnan(relative.sum()):
+            return self.apply(np.where(np.isnan(relative)[:, None], 0.0, logits))
         return softmax(logits, self.temperature).astype(np.float32), relative.astype(np.float32)
 
 

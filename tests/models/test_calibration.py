@@ -46,3 +46,12 @@ def test_without_a_calibration_nothing_is_strange() -> None:
     """Not even ten logits that are all alike."""
     _, energies = Calibration().apply(np.zeros((1, 10), np.float32))
     assert energies[0] <= 1
+
+
+def test_what_is_no_number_is_doubt() -> None:
+    """As of a foreign model whose sums overflow: its answer is accepted nowhere, and all others are what they were."""
+    logits = np.array([[1.0, *[0.0] * 9], [np.inf, *[0.0] * 9], [np.nan] * 10], np.float32)
+    with np.errstate(invalid="ignore"):
+        probabilities, energies = Calibration().apply(logits)
+    np.testing.assert_allclose(probabilities, [softmax(logits[:1])[0], [0.1] * 10, [0.1] * 10], rtol=1e-6)
+    assert np.isfinite(energies).all()
