@@ -50,10 +50,10 @@ class Loop:
         """Whether the kernel has it in state D, or in FUSE_WAITS: proc_pid_stat(5), proc_pid_wchan(5)."""
         thread = Path(f"/proc/self/task/{self._thread.native_id}")
         try:
-            status, waits_on = (thread / "stat").read_text(), (thread / "wchan").read_text()
+            state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+            return state == "D" or (thread / "wchan").read_text() == FUSE_WAITS
         except OSError:
-            return False  # it has ended
-        return status.rpartition(")")[2].split()[0] == "D" or waits_on == FUSE_WAITS
+            return False  # it has ended, or the kernel does not say where it waits
 
     def _run(self) -> None:
         while not self._stop.is_set():

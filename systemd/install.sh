@@ -16,6 +16,7 @@ root=/var/lib/digitd
 units=/usr/local/lib/systemd/system
 
 say() { printf '%s\n' "$*"; }
+lay_in() { runuser -u digitd -- install -m 640 "$share/$1" "$root/$1"; } # as the service's user, who may plant links there
 die() { printf 'install: %s\n' "$*" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] || die "expected to run as root. Received: user $(id -un). Use: sudo make install"
@@ -60,12 +61,12 @@ systemd-sysusers digitd.conf
 systemd-tmpfiles --create digitd.conf
 if [ -z "$(find "$root/models" -name 'v*.json' -print -quit)" ]; then
     for file in models/v0001.h5 models/v0001.json; do # the manifest last: without it there is no version
-        install -m 640 -o digitd -g digitd "$share/$file" "$root/$file"
+        lay_in "$file"
     done
     say "laid in    the shipped model"
 fi
 for file in datasets/mnist.npz datasets/scans.npz datasets/NOTICE; do
-    [ -e "$root/$file" ] || install -m 640 -o digitd -g digitd "$share/$file" "$root/$file"
+    [ -e "$root/$file" ] || lay_in "$file"
 done
 token=${config%/*}/web-token # whoever may look at the answers may read it
 if [ ! -e "$token" ]; then
