@@ -9,6 +9,7 @@ import pwd
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 
 from daemon import __version__
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours imports from the current folder, where people may drop a .py
     _log_to_stderr()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that no terminal shows, as stderr does by itself
     try:
         return int(options.command(options))
     except ConfigError as error:

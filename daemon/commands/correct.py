@@ -11,7 +11,7 @@ from typing import Any
 
 from daemon.answering.naming import candidates
 from daemon.config import Settings
-from daemon.files import file_sha256
+from daemon.files import file_sha256, printable
 from daemon.folders import Folder
 from daemon.reading.content import InvalidImage
 from daemon.training.labelling import Labelling
@@ -27,7 +27,7 @@ def print_correct(settings: Settings, name: str, label: str) -> int:
 
     """
     try:
-        print(correct(settings, name, label))
+        print(printable(str(correct(settings, name, label))))
     except (InvalidImage, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -92,6 +92,6 @@ def _below(name: str, root: Path, *folders: Path) -> str:
 def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -21,7 +21,7 @@ def parse(content: bytes) -> dict[str, Any]:
     """A JSON of ours; empty where it is none."""
     try:
         parsed = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}
 

@@ -11,7 +11,7 @@ from typing import Any
 from daemon.clock import timestamp
 from daemon.config import Settings
 from daemon.files import printable
-from daemon.index.schema import JSON, ORIGINAL
+from daemon.index.schema import JSON, ORIGINAL, storable
 
 _BY_SHA256 = """
 SELECT answers.* FROM digests JOIN answers USING (id) WHERE digest = substr(?1, 1, 8) AND substr(sha256, 1, ?2) = ?1
@@ -66,7 +66,9 @@ class Wanted:
         """As SQL, with its parameters."""
         is_pattern = self.name is not None and any(character in self.name for character in "*?[")
         parts = {
-            "name": "CAST(name AS TEXT) GLOB :name" if is_pattern else "instr(CAST(name AS TEXT), :name)",
+            "name": "CAST(name AS TEXT) GLOB CAST(:name AS TEXT)"
+            if is_pattern
+            else "instr(CAST(name AS TEXT), CAST(:name AS TEXT))",
             "digit": "digit = :digit",
             "since": "answered_at >= :since",
             "until": "answered_at < :until",
@@ -77,6 +79,8 @@ class Wanted:
             "is_labelled": "(sha256 IN (SELECT sha256 FROM labels)) = :is_labelled",
         }
         values = {key: getattr(self, key) for key in parts if getattr(self, key) is not None}
+        if self.name is not None:
+            values["name"] = storable(self.name)
         return " AND ".join(parts[key] for key in values) or "1", values
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from daemon.clock import timestamp
-from daemon.files import file_sha256
+from daemon.files import file_sha256, printable
 from daemon.models import making
 from daemon.models.manifest import Count, Holdout, Manifest, TrainingFacts
 from daemon.models.registry import Registry, RegistryError
@@ -73,7 +73,7 @@ def adopt(registry: Registry, vet: Vet, file: Path) -> str:
                     created_at=timestamp(time.time()),
                     keras=found.keras,
                     parameters=found.parameters,
-                    training=TrainingFacts(origin=f"{ADOPTED}{file.name}", dataset_sha256=found.dataset_sha256),
+                    training=TrainingFacts(origin=f"{ADOPTED}{printable(file.name)}", dataset_sha256=found.dataset_sha256),
                     holdout=found.holdout,
                 ),
             )

@@ -123,5 +123,5 @@ def _read_result(path: Path) -> tuple[str, Answer | None]:
     try:
         content = json.loads(path.read_bytes())
         return content["sha256"], Answer(content["digit"], content["model"]["version"], content.get("review_reason"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "", None

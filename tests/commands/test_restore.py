@@ -1,14 +1,18 @@
 """restore.py: `digitd restore`."""
 
+import os
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from daemon.config import Settings
 from daemon.index.archive import Day, extend
+from daemon.index.filling import fill
 from daemon.index.retention import leave
 from daemon.index.schema import ORIGINAL, open_to_write
-from tests.conftest import Run, files_below
-from tests.index.answers import DAY, NOON
+from tests.conftest import Digits, Run, files_below
+from tests.index.answers import DAY, NOON, answer
 from tests.index.conftest import bare_settings
 
 
@@ -54,3 +58,19 @@ def test_nothing_is_restored_elsewhere(ask: Run, answered: Settings, tmp_path: P
     code, _, err = ask("restore", "a.png", "--to", tmp_path / "back")
     assert (1, True) == (code, err.startswith("../escaped: "))
     assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize("command", ["find", "restore", "correct"])
+def test_a_name_that_is_not_utf8_is_one_like_any_other(ask: Run, answered: Settings, digits: Digits, command: str) -> None:
+    """What people type is found, in whole or as a pattern, and what is said of it can be shown."""
+    name = os.fsdecode(b"a\xff.png")
+    answer(answered.root, name, digits.png(0), NOON + 3)
+    with closing(open_to_write(answered.index, 1.0)) as index:
+        index.execute("UPDATE state SET value = 0 WHERE key = 'since'")
+    fill(answered.index, answered)
+    arguments = {"find": [name], "restore": [f"{name[:2]}*", "--to", answered.root / "back"], "correct": [name, "7"]}[
+        command
+    ]
+    code, out, err = ask(command, *arguments)
+    assert (0, "") == (code, err)
+    assert "a\\xff.png" in out

@@ -64,6 +64,14 @@ def test_a_lost_index_is_found_in_the_folders(bare: Settings) -> None:
         assert get_state(connection)["since"] is None
 
 
+def test_what_nests_without_end_is_no_answer(bare: Settings) -> None:
+    """Such a JSON, once dropped and rejected, may have lost its own JSON to somebody's clearing up."""
+    answer(bare.root, "a.png", b"a", NOON)
+    (bare.folder("rejected") / "deep.json").write_bytes(b"[" * 60_000)
+    fill(bare.index, bare)
+    assert ["a.png"] == [row["file"] for row in rows(bare)]
+
+
 def test_filling_twice_changes_nothing(bare: Settings) -> None:
     """What is in the index already is not doubled."""
     expected = written_live(bare, *make_all(bare.root))
