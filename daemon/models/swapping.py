@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from daemon.clock import timestamp
-from daemon.files import replace_symlink
+from daemon.files import file_system_time, replace_symlink
 from daemon.models.adoption import NOT_MADE_HERE, Vet, VettingHindered, VettingStopped, adopt
 from daemon.models.backend import keras
 from daemon.models.live import ModelSlot
@@ -25,7 +25,7 @@ from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-COPIED_SECONDS = 1.0  # a file in the place of current.h5 that changed later may still be being copied
+COPIED_SECONDS = 1.0  # a file in the place of current.h5 that changed so lately may still be being copied
 LONGEST_PAUSE = 60.0  # seconds between two vettings while something hinders them; at first one
 
 
@@ -142,7 +142,7 @@ class Swapper:
         if key is None or key == self._refused:
             return
         status = path.stat()
-        if time.time() - status.st_mtime < COPIED_SECONDS:
+        if abs(file_system_time(path.parent) - status.st_mtime) < COPIED_SECONDS:
             return
         try:
             name = adopt(self._registry, self._vet, path)

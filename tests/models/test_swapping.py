@@ -68,11 +68,11 @@ class Root:
         link.symlink_to(target)
         link.replace(self.registry.folder / "current.h5")
 
-    def put_in_place(self, name: str = "own.h5") -> None:
+    def put_in_place(self, name: str = "own.h5", changed: float = LONG_AGO) -> None:
         """Replace current.h5 by a file that is no version."""
         own = self.registry.folder / name
         self._make_model(own, 77)
-        os.utime(own, (LONG_AGO, LONG_AGO))
+        os.utime(own, (changed, changed))
         own.replace(self.registry.folder / "current.h5")
 
     def swapper(self) -> Swapper:
@@ -227,10 +227,11 @@ def test_what_hinders_a_vetting_is_said_once_and_given_time(root: Root) -> None:
     assert "v0003" == live(swapper)
 
 
-def test_a_file_in_the_place_of_current_is_taken_in(root: Root) -> None:
-    """It becomes a version, current.h5 a link to it, and it answers."""
+@pytest.mark.parametrize("changed", [LONG_AGO, 4e9])
+def test_a_file_in_the_place_of_current_is_taken_in(root: Root, changed: float) -> None:
+    """It becomes a version, current.h5 a link to it, and it answers; also one from where the clock is ahead."""
     swapper = root.swapper()
-    root.put_in_place()
+    root.put_in_place(changed=changed)
     swapper.run_once(0.0)
     assert "v0002" == live(swapper)
     assert Path("v0002.h5") == (root.registry.folder / "current.h5").readlink()
