@@ -32,10 +32,14 @@ def _stderr_kept_back() -> Iterator[None]:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a machine without a GPU is no error; what fails raises
 # By default for processors with AVX-512 alone; on others too a large batch takes a fifth less, a step of training a third.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says for somebody's other work
 sys.stderr.flush()
 with _stderr_kept_back():
     import keras
     import tensorflow as tf
     from tensorflow.core.protobuf.config_pb2 import CallableOptions
+keras.config.set_floatx("float32")  # of all that it says there
+keras.config.set_epsilon(1e-7)
+keras.config.set_image_data_format("channels_last")
 
 __all__ = ["CallableOptions", "keras", "tf"]

@@ -19,6 +19,7 @@ from daemon.files import append_line, locked, read_lines, write_durably
 
 ROTATED_BYTES = 1 << 20  # 700 trainings: two years of nights
 KEPT_LINES = 500  # the newest, whatever they say
+LONGEST_NAME = 20  # of a version: Python makes no number of 4,300 digits
 LAST_MOMENT = 1e11  # in the year 5138
 EVENTS = (  # docs/glossary.md says what each means
     "begun",
@@ -111,7 +112,7 @@ class Ledger:
 
 
 def _number(version: str) -> int:
-    return int(version[1:]) if version[:1] == "v" and version[1:].isdecimal() else 0
+    return int(version[1:]) if version[:1] == "v" and version[1:].isdecimal() and len(version) < LONGEST_NAME else 0
 
 
 def _is_moment(value: object) -> bool:

@@ -21,7 +21,7 @@ from daemon.models.version import Version, digest, open_file
 
 log = logging.getLogger(__name__)
 
-VERSION = re.compile(r"v\d{4,}")
+VERSION = re.compile(r"v[0-9]{4,18}")
 CURRENT, PREVIOUS = "current.h5", "previous.h5"
 MAX_MANIFEST = 2**20  # bytes
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from pathlib import Path
 
 import h5py
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from daemon.config import ConfigError, Layer, load_settings
+from daemon.models import backend
 from daemon.models.backend import keras
 from daemon.models.network import ModelError, as_input, build_model, read_model
 from tests.conftest import REPOSITORY
@@ -138,3 +141,13 @@ def test_a_model_with_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         read_model(path)
     assert not marker.exists()
+
+
+def test_what_keras_is_told_for_other_work_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ~/.keras/keras.json may say: the daemon has its own backend, numbers and order of channels."""
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras.config.set_floatx("float16")
+    keras.config.set_image_data_format("channels_first")
+    importlib.reload(backend)
+    assert "tensorflow" == os.environ["KERAS_BACKEND"]
+    assert ("float32", "channels_last") == (keras.config.floatx(), keras.config.image_data_format())

@@ -11,6 +11,7 @@ import pytest
 
 from daemon.files import file_sha256
 from daemon.models import making
+from daemon.models.ledger import ROTATED_BYTES
 from daemon.models.making import TrainingUnderWay
 from daemon.models.manifest import Holdout, Manifest
 from daemon.models.registry import ChampionChanged, Registry, RegistryError
@@ -213,6 +214,15 @@ def test_what_a_person_wrote_into_the_ledger_is_passed_over(registry: Registry) 
     path.write_text("\n".join(lines))
     assert registry.current().name == "v0001"
     assert list(registry.ledger.lines()) == []
+
+
+def test_a_number_that_nobody_gives_is_none_of_a_version(registry: Registry) -> None:
+    """Python makes none of so many digits: the next version could not be named, nor the ledger put aside."""
+    registry.ledger.record("begun", f"v{'1' * 5000}", "somebody's own")
+    assert "v0002" == making.next_name(registry)
+    with (registry.folder / "ledger.jsonl").open("a") as file:
+        file.write("\n" * ROTATED_BYTES)
+    assert registry.ledger.rotate(registry.names()) is not None
 
 
 def test_a_registry_can_be_moved(registry: Registry, tmp_path: Path) -> None:
