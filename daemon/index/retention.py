@@ -182,9 +182,9 @@ class _Leaving:
                     if day and not self._is_archived(day, part):
                         log.warning("%s/%s is not what the archive holds; it stays", part.key, printable(part.path))
                         continue
-                    if self._is_own(row):  # still: to compare takes a while, and the daemon goes on
-                        self._folders[part.key].unlink(part.path)
-                        emptied.add((part.key, part.path.rpartition("/")[0]))
+                    # Still: to compare takes a while, and the daemon goes on.
+                    if self._is_own(row) and not self._remove(part, emptied):
+                        continue
                 gone |= part.bit
             kept = row["archive"]
             if day and self._path and own and any(part.member in day for part in both):
@@ -198,6 +198,16 @@ class _Leaving:
         self._note(moved)
         self._remove_empty(emptied)
         return left
+
+    def _remove(self, part: Part, emptied: set[tuple[str, str]]) -> bool:
+        """Delete a file, and note its folder, unless somebody keeps it, as by chattr(1)."""
+        try:
+            self._folders[part.key].unlink(part.path)
+        except PermissionError as error:
+            log.warning("%s/%s: %s; it stays", part.key, printable(part.path), error.strerror)
+            return False
+        emptied.add((part.key, part.path.rpartition("/")[0]))
+        return True
 
     def _is_own(self, row: sqlite3.Row) -> bool:
         """Whether the files under this answer's names are its own, as its JSON says; one that has left says nothing.

@@ -374,3 +374,17 @@ def test_what_is_answered_anew_while_it_is_compared_stays(tmp_path: Path, monkey
     monkeypatch.setattr(Day, "read", read)
     leave(settings, NOON + 10 * DAY)
     assert {"results/a.png.json"} == {name for name in in_folders(settings) if name.startswith("results/")}
+
+
+def test_what_somebody_keeps_keeps_nothing_else(bare: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    """An original that may not be deleted stays, and is named; all others leave, of that day and of later ones."""
+    make(bare.root)
+    kept = bare.root / "processed" / "a.png"
+    if subprocess.run(["chattr", "+i", kept], check=False, capture_output=True).returncode:
+        pytest.skip("needs root, and a file system with immutable files")
+    try:
+        leave(bare_settings(bare.root, **ALL_OLD), LATER + DAY)
+    finally:
+        subprocess.run(["chattr", "-i", kept], check=True)
+    assert {"processed/a.png": b"a"} == in_folders(bare)
+    assert "processed/a.png: Operation not permitted; it stays" in caplog.text
