@@ -167,13 +167,14 @@ def test_a_member_of_the_group_drops_and_reads(machine: Machine) -> None:
 
 
 def test_folders_are_taken_however_they_come(machine: Machine) -> None:
-    """By `cp -r`, `cp -a`, `mv` and `tar`, with a usual umask and with a strict one, at any depth."""
+    """By `cp -r`, `cp -a`, `mv` and `tar`, with a usual umask and with a strict one, with the sticky bit, at any depth."""
     made = []
     for umask in ("022", "077"):
         for way, command in {
             "cp-r": f"cp -r batch {INBOX}/",
             "cp-a": f"cp -a batch {INBOX}/",
             "mv": f"mv batch {INBOX}/",
+            "sticky": f"find batch -type d -exec chmod +t {{}} +; mv batch {INBOX}/",
             "tar": f"tar -cf - batch | tar -xf - -C {INBOX}",
         }.items():
             name = f"{way}-{umask}"
@@ -191,13 +192,16 @@ def test_folders_are_taken_however_they_come(machine: Machine) -> None:
 
 
 def test_a_member_of_the_group_can_ask(machine: Machine) -> None:
-    """What README tells people to type works for a member of the group, and for the service's own user."""
+    """What README tells people to type works for a member of the group, for the service's own user, and for root."""
     assert "ready     yes" in machine.run("digitd", "status", user="alice")
     assert "v0001" in machine.run("digitd", "models", user="alice")
     assert "no problems found" in machine.run("digitd", "check", user="digitd")
     assert "7 (" in machine.run("digitd", "predict", "/drops/000-7.png", user="alice")
     private = "install -d -m 700 /root/private; cd /root/private; exec runuser -u digitd -- "
     assert "7 (" in machine.run("sh", "-c", f"{private} digitd predict /drops/000-7.png")
+    assert "v0001 -> v0001" in machine.run("digitd", "promote", "v0001")
+    assert "it is whole" in machine.run("digitd", "index", "--rebuild")
+    assert machine.run("find", "/var/lib/digitd", "-user", "root") == "", "the service is not shut out"
 
 
 def test_somebody_else_can_neither_drop_nor_read(machine: Machine) -> None:
