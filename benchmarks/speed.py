@@ -21,6 +21,9 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,6 @@ def main() -> int:
     parser.add_argument("--limits", type=Path, help=argparse.SUPPRESS)  # a child that measures what one process could do
     parser.add_argument("--peer", nargs=3, help=argparse.SUPPRESS)  # a child that is the tutorial script
     parser.add_argument("--bare-start", action="store_true", help=argparse.SUPPRESS)  # a child that only loads the model
-    parser.add_argument("--bare-singles", action="store_true", help=argparse.SUPPRESS)  # a child that then predicts
     options = parser.parse_args()
     if options.limits:
         print(json.dumps(measure_limits(options.limits)))
@@ -55,11 +57,8 @@ def main() -> int:
         tutorial_script(Path(inbox), Path(results), call)
         return 0
     if options.bare_start:
-        load_and_warm()
+        warm_model()
         os._exit(0)  # without tidying up
-    if options.bare_singles:
-        print(json.dumps(measure_bare_singles(Images())))
-        return 0
     with fresh_file_system() as folder:
         print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
         print(f"load before: {os.getloadavg()[0]:.1f}; files on {'a fresh ext4' if folder.is_mount() else folder}\n")
@@ -92,8 +91,9 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[dict[st
                 before = after
             for count in options.scans:
                 note(figures, f"burst of {count:,} scans", daemon.burst(images.scan, count))
-            note(figures, "one bare predict_on_batch", in_child("--bare-singles"))
-            note(figures, "single drops", daemon.latencies(images, options.drops))
+            bare, drops = measure_singles(daemon, images, options.drops)
+            note(figures, "one bare predict_on_batch", bare)
+            note(figures, "single drops", drops)
             note(figures, "single drops across swaps", daemon.latencies(images, options.drops, options.swaps))
             daemon.train(images)
             note(figures, "single drops while training", daemon.latencies(images, options.drops))
@@ -149,8 +149,11 @@ def measure_start(daemon: Daemon) -> dict[str, float]:
     }
 
 
-def load_and_warm() -> Callable[[np.ndarray], np.ndarray]:
+@cache
+def warm_model() -> Callable[[np.ndarray], np.ndarray]:
     """What must be done before a Keras model can answer, and nothing else; gives what asks it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
     import keras  # not the daemon's: with TensorFlow as it is by itself
 
     model = keras.models.load_model(REPOSITORY / "models" / "v0001.h5", compile=False)
@@ -160,17 +163,25 @@ def load_and_warm() -> Callable[[np.ndarray], np.ndarray]:
     return predict
 
 
-def measure_bare_singles(images: Images) -> dict[str, float]:
-    """A lone image at the pace of single drops, without a file or anything else."""
-    predict = load_and_warm()
-    waits = []
-    for number in range(200):
-        pixels = images.pixels(number)[None, ..., None].astype(np.float32) / 255
-        time.sleep(PAUSE)
-        began = time.perf_counter()
-        predict(pixels)
-        waits.append(1e3 * (time.perf_counter() - began))
-    return describe_waits(waits)
+def measure_singles(daemon: Daemon, images: Images, count: int) -> tuple[dict[str, float], dict[str, float]]:
+    """A single drop and a bare prediction in turn, each after PAUSE, so that what else the machine does meets both."""
+    drops, bare = [], []
+    with ProcessPoolExecutor(1, get_context("spawn")) as child:
+        child.submit(predict_alone, images.pixels(0)).result()  # by which it has loaded and warmed the model
+        for number in range(count):
+            drops.append(daemon.latency(images, number))
+            time.sleep(PAUSE)
+            bare.append(child.submit(predict_alone, images.pixels(number)).result())
+    return describe_waits(bare), describe_waits(drops)
+
+
+def predict_alone(pixels: np.ndarray) -> float:
+    """The ms that Keras takes for a lone image, without a file or anything else."""
+    predict = warm_model()
+    batch = pixels[None, ..., None].astype(np.float32) / 255
+    began = time.perf_counter()
+    predict(batch)
+    return 1e3 * (time.perf_counter() - began)
 
 
 def note(figures: dict[str, list[dict[str, float]]], name: str, values: dict[str, float]) -> None:
@@ -303,7 +314,6 @@ class Daemon:
 
     def latencies(self, images: Images, count: int, swaps: int = 0) -> dict[str, float]:
         """Single drops at idle, one each PAUSE: from the rename to the visible result; so many swaps among them."""
-        self._count += 1
         waits = []
         due = [round((at + 0.5) * count / swaps) for at in range(swaps)]
         for number in range(count):
@@ -314,7 +324,8 @@ class Daemon:
 
     def latency(self, images: Images, number: int) -> float:
         """A single drop after PAUSE: ms from the rename to the visible result."""
-        name = f"single{self._process.pid}-{self._count}-{number}.png"
+        self._count += 1
+        name = f"single{self._process.pid}-{self._count}.png"
         (self.root / "one").write_bytes(images.png(number))
         result = f"{self.root}/results/{name}.json"
         time.sleep(PAUSE)

@@ -28,7 +28,7 @@ class Predicting:
     """
 
     def __init__(self, model: Callable[[], LiveModel], metrics: Metrics) -> None:
-        self._model, self._metrics = model, metrics
+        self._model, self._seconds, self._sizes = model, metrics.stage_seconds.labels("predict"), metrics.batch_size
         self._waiting: queue.SimpleQueue[tuple[Callable[[], object], Then]] = queue.SimpleQueue()
 
     def run_once(self, longest: float) -> None:
@@ -58,8 +58,8 @@ class Predicting:
         """
         started = time.monotonic()
         answers = answer(self._model(), decoded.readings)
-        self._metrics.stage_seconds.labels("predict").observe(time.monotonic() - started)
-        self._metrics.batch_size.observe(len(decoded.drops))
+        self._seconds.observe(time.monotonic() - started)
+        self._sizes.observe(len(decoded.drops))
         reasons, identity = answers.review_reasons(limits), answers.identity
         batch = Predictions(
             decoded.drops,

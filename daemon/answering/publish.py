@@ -97,11 +97,10 @@ def _may_be_json(folder: Folder, name: str, own: tuple[str, str | None]) -> bool
 
 def prediction_json(batch: Predictions) -> Iterator[dict[str, Any]]:
     """What the contract says of each image that was read."""
-    answered = timestamp(batch.predicted)
     model = {"version": batch.version, "sha256": batch.model_sha256}
     digits = batch.probabilities.argmax(axis=1).tolist()
     rows = batch.probabilities.astype(np.float64).round(6).tolist()
-    received = timestamps([drop.received for drop in batch.drops])
+    *received, answered = timestamps([*(drop.received for drop in batch.drops), batch.predicted])
     for drop, image, probabilities, digit, reason, received_at in zip(
         batch.drops, batch.images, rows, digits, batch.review_reasons, received, strict=True
     ):

@@ -60,8 +60,8 @@ def take_canonical(greys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     """
     border = np.concatenate([greys[:, 0], greys[:, -1], greys[:, :, 0], greys[:, :, -1]], axis=1)
-    light_on_dark = np.count_nonzero(border > NEARLY_PURE, axis=1) <= MOST_BORDER_INK
-    dark_on_light = np.count_nonzero(border < 255 - NEARLY_PURE, axis=1) <= MOST_BORDER_INK
+    light_on_dark = (border > NEARLY_PURE).sum(axis=1) <= MOST_BORDER_INK
+    dark_on_light = (border < 255 - NEARLY_PURE).sum(axis=1) <= MOST_BORDER_INK
     ink = np.where(light_on_dark[:, None, None], greys, 255 - greys)
     return ink, (light_on_dark | dark_on_light) & (ink.max(axis=(1, 2)) >= 4 * BLANK_CONTRAST)
 
@@ -104,8 +104,8 @@ def find_doubts(pixels: np.ndarray) -> tuple[list[Doubt | None], np.ndarray]:
     ink = pixels > 127
     across, down = ink[:, :, 1:] & ink[:, :, :-1], ink[:, 1:] & ink[:, :-1]
     inner = across[:, 1:-1, 1:] & across[:, 1:-1, :-1] & down[:, 1:, 1:-1] & down[:, :-1, 1:-1]
-    area, beside, above, inside = (np.count_nonzero(part, axis=(1, 2)) for part in (ink, across, down, inner))
-    rows = np.count_nonzero(ink.any(axis=2), axis=1)
+    area, beside, above, inside = (part.sum(axis=(1, 2)) for part in (ink, across, down, inner))
+    rows = ink.any(axis=2).sum(axis=1)
     strokes = 2 * area - beside - above
     widths = 2 * area / np.maximum(area - inside, 1)  # of a strip, two pixels in each of its rows are not inside
     odd = (area > MOST_INK) | (rows < LEAST_ROWS) | (strokes > MOST_STROKES) | (widths > THICKEST)
