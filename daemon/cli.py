@@ -19,6 +19,7 @@ from daemon.processes import become_owner
 from daemon.systemd import log_handler
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+ALL = 1 << 62  # answers: more than there can be, and no more than SQLite can count
 WRITTEN = ("work", "results", "processed", "rejected", "models", "logs")  # folders that a daemon alone writes to
 
 
@@ -236,11 +237,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _find(options: argparse.Namespace) -> int:
-    return _print_answers(options, options.limit, newest_first=True)
+    return _print_answers(options, max(-1, min(options.limit, ALL)), newest_first=True)
 
 
 def _export(options: argparse.Namespace) -> int:
-    return _print_answers(options, -1, newest_first=False)
+    return _print_answers(options, ALL, newest_first=False)
 
 
 def _print_answers(options: argparse.Namespace, limit: int, newest_first: bool) -> int:

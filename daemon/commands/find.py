@@ -29,7 +29,10 @@ def wanted(options: argparse.Namespace, now: datetime) -> Wanted:
     since, until = (moment(text, now) if text else None for text in (options.since, options.until))
     if options.day:
         since = moment(options.day, now)
-        until = (datetime.fromtimestamp(since) + timedelta(days=1)).timestamp()  # noqa: DTZ006 -- local, where a day may have 25 hours
+        try:
+            until = (datetime.fromtimestamp(since) + timedelta(days=1)).timestamp()  # noqa: DTZ006 -- local, where a day may have 25 hours
+        except OverflowError:
+            raise ValueError(f"expected a day that has a next one. Received: {options.day!r}.") from None
     least, most = _range(options.confidence)
     return Wanted(options.name, options.digit, since, until, options.outcome, options.version, least, most)
 

@@ -63,9 +63,20 @@ def test_nothing_found_exits_with_1(ask: Run) -> None:
     assert (1, "", "") == ask("find", "nothing")
 
 
+@pytest.mark.parametrize("limit", [-(10**20), -1, 10**20])
+def test_a_limit_that_is_none_limits_nothing(ask: Run, limit: int) -> None:
+    """However large, or below zero."""
+    code, out, err = ask("find", "--json", "--limit", limit)
+    assert (0, "", 4) == (code, err, len(out.splitlines()))
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
-    [(("--since", "soon"), "Received: 'soon'"), (("--confidence", "high"), "Received: 'high'")],
+    [
+        (("--since", "soon"), "Received: 'soon'"),
+        (("--confidence", "high"), "Received: 'high'"),
+        (("--day", "9999-12-31"), "'9999-12-31'"),
+    ],
 )
 def test_a_wrong_option_exits_with_2(ask: Run, arguments: tuple[object, ...], complaint: str) -> None:
     """What was expected is said, and what came."""
