@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.devset import Case, Mnist, Sets, png, seeded
 from daemon.training.scans import JUDGES, Scans, load_scans
@@ -118,6 +118,30 @@ def faint(_: Mnist) -> Iterator[Case]:
     yield from _cases("faint", pale)
 
 
+def boxed(_: Mnist) -> Iterator[Case]:
+    """The scans in a box of a form, cut out with one to four sides of it, or above a line, which may be dotted."""
+
+    def fill_in(picture: np.ndarray, random: np.random.Generator) -> bytes:
+        paper, digit = int(np.median(picture)), cut(picture)
+        gaps = (random.uniform(0.02, 0.3, 4) * max(digit.shape)).astype(int)  # above, below, left, right
+        pen, room = int(random.integers(1, 4)), int(random.integers(2, 18))
+        margins = gaps + pen + room
+        sheet = Image.fromarray(np.pad(digit, (margins[:2], margins[2:]), constant_values=paper))
+        form, printed = ImageDraw.Draw(sheet), int(random.uniform(0, 0.6) * paper)
+        box = (room, room, sheet.width - room, sheet.height - room)
+        if random.random() < 0.2:
+            for start in np.arange(box[0], box[2], random.choice([1, 4]) * pen):
+                form.line([(start, box[3]), (start + pen, box[3])], fill=printed, width=pen)
+            return _jpeg(sheet, random)
+        form.rectangle(box, outline=printed, width=pen)
+        inside, order = (room + pen, room + pen, box[2] - pen, box[3] - pen), random.permutation(4)
+        hidden = order[int(random.integers(1, 5)) :]
+        sides = [inside[side] if side in hidden else (0, 0, *sheet.size)[side] for side in range(4)]
+        return _jpeg(sheet.crop((sides[0], sides[1], sides[2], sides[3])), random)
+
+    yield from _cases("boxed", fill_in)
+
+
 def _jpeg(picture: Image.Image, random: np.random.Generator) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=int(random.integers(60, 95)))
@@ -138,4 +162,5 @@ SETS: Sets = {
     "bold": bold,
     "shadowed": shadowed,
     "faint": faint,
+    "boxed": boxed,
 }

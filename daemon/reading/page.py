@@ -1,9 +1,9 @@
 """From a picture of a page, or of a digit cut out of one, to readings in MNIST's form, (28, 28). No state.
 
-A page may have rules, an edge with a table beyond it, specks and shadows, and the digit lies anywhere on it: all that is
-taken off. A digit that was cut out of a form fills its picture to the border, and there the same rules would erase strokes.
-Where the two ways differ, nobody can tell from the picture alone which is right: so both readings are given, and the model,
-which knows what digits look like, decides.
+A page may have rules, an edge with a table beyond it, specks and shadows, and the digit lies anywhere on it, perhaps in a
+frame: all that is taken off. A digit that was cut out of a form fills its picture to the border, and there the same rules
+would erase strokes. Where the two ways differ, nobody can tell from the picture alone which is right: so both readings are
+given, and the model, which knows what digits look like, decides.
 
 The numbers below were fitted on the drawn pages of `benchmarks/devset.py`, and looked at on the scans of 13 writers.
 """
@@ -15,6 +15,7 @@ import numpy as np
 
 from daemon.reading.components import SPECK_SHARE, Component, Components, choose_digit, find_components, tell_several
 from daemon.reading.drawing import draw
+from daemon.reading.frames import find_framed
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading, centre, fit
 from daemon.reading.rules import erase_rules
 from daemon.reading.small import paper_is_light
@@ -48,7 +49,7 @@ def read_page(grey: np.ndarray) -> list[Reading]:
     """Read a picture of a page or of a cut-out digit, (height, width) uint8.
 
     Returns:
-        Its reading as a page, and that as a digit cut out of one where it differs; the likelier first.
+        Its reading as a page, and that as a digit cut out of one, or within a frame, where it differs; the likelier first.
 
     Raises:
         Blank: there is no ink.
@@ -78,6 +79,9 @@ def _read_ink(ink: np.ndarray) -> list[Reading]:
         return [Reading(centre(fit(ink)), "not_a_digit")]
     chosen, doubt = choose_digit(components)
     readings = [Reading(draw(ink, level, components, chosen), doubt)] if chosen else []
+    if framed := find_framed(components, chosen):
+        inner, digit, inner_doubt = framed
+        return [Reading(draw(ink, level, inner, digit), inner_doubt), *readings]
     if doubt is None and (crop := _read_crop(ink, level, threshold, components, chosen)):
         reading, likelier = crop
         if likelier:
