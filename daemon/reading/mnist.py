@@ -20,6 +20,8 @@ BLANK_CONTRAST = 24  # grey levels of 255; less than this between ink and paper 
 # Of a picture that is in MNIST's form already; fitted so that all of MNIST's images are.
 NEARLY_PURE = 8  # grey levels off black or white that paper may be
 MOST_BORDER_INK = 10  # of the border's 112 pixels; centring leaves some of MNIST's digits touching it
+MOST_OFF = 1.5  # pixels, across or down, of the centre of mass off the middle; of MNIST's it is at most 1
+LEAST_SPAN = 17  # pixels, of the longer side; of one in 2,000 of MNIST's it is less
 
 # What 1,999 of 2,000 of MNIST's digits keep to.
 MOST_INK = 280  # pixels with ink
@@ -27,6 +29,12 @@ LEAST_ROWS = 7  # rows with ink
 MOST_STROKES = 95  # strokes met by all rows and all columns together
 THICKEST = 7.5  # pixels, a stroke's mean width
 BOLD = 4.4  # likewise; what is bolder may be read as if a finer pen had written it
+
+
+# (784, 3): of each pixel 1, its row and its column, counted from the middle
+PLACES = np.stack([np.ones(SIDE * SIDE), *(np.indices((SIDE, SIDE)).reshape(2, -1) - (SIDE - 1) / 2)], axis=1).astype(
+    np.float32
+)
 
 
 class Reading(NamedTuple):
@@ -56,14 +64,26 @@ def take_canonical(greys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Take pictures of MNIST's size as they are, (n, 28, 28) uint8.
 
     Returns:
-        The same with ink 255 on paper 0, and (n,) whether each is in MNIST's form: its border is nearly all paper.
+        The same with ink 255 on paper 0, and (n,) whether each is in MNIST's form: its border is nearly all paper, and the digit is
+        in the middle and large enough.
 
     """
     border = np.concatenate([greys[:, 0], greys[:, -1], greys[:, :, 0], greys[:, :, -1]], axis=1)
     light_on_dark = (border > NEARLY_PURE).sum(axis=1) <= MOST_BORDER_INK
     dark_on_light = (border < 255 - NEARLY_PURE).sum(axis=1) <= MOST_BORDER_INK
     ink = np.where(light_on_dark[:, None, None], greys, 255 - greys)
-    return ink, (light_on_dark | dark_on_light) & (ink.max(axis=(1, 2)) >= 4 * BLANK_CONTRAST)
+    mass, down, across = (ink.reshape(len(ink), -1).astype(np.float32) @ PLACES).T
+    in_middle = np.maximum(np.abs(down), np.abs(across)) <= MOST_OFF * mass
+    inked = ink > 127
+    span = np.maximum(_span(inked.any(axis=2)), _span(inked.any(axis=1)))
+    strong = ink.max(axis=(1, 2)) >= 4 * BLANK_CONTRAST
+    return ink, (light_on_dark | dark_on_light) & in_middle & (span >= LEAST_SPAN) & strong
+
+
+def _span(inked: np.ndarray) -> np.ndarray:
+    """From the first to the last row with ink, where (n, 28) bool says in which there is any: (n,)."""
+    span: np.ndarray = SIDE - inked.argmax(axis=1) - inked[:, ::-1].argmax(axis=1)
+    return span
 
 
 def fit(ink: np.ndarray) -> np.ndarray:

@@ -94,6 +94,19 @@ def test_an_mnist_image_comes_through_unchanged(mnist: np.ndarray) -> None:
         assert image.doubt is None
 
 
+@pytest.mark.parametrize(("side", "place"), [(20, (0, 5)), (14, (13, 1)), (12, (8, 8)), (28, (0, 0))])
+def test_a_digit_of_another_size_or_place_is_brought_into_mnists(
+    mnist: np.ndarray, side: int, place: tuple[int, int]
+) -> None:
+    """A canvas of 28x28 is not yet MNIST's form: people draw anywhere on it."""
+    for pixels in mnist[:10]:
+        inked = Image.fromarray(pixels).crop(Image.fromarray(pixels).getbbox())
+        inked = inked.resize((round(inked.width * side / max(inked.size)), round(inked.height * side / max(inked.size))))
+        canvas = Image.new("L", (28, 28))
+        canvas.paste(inked, place)
+        assert likeness(pixels, pixels_of(canvas)) > 0.85
+
+
 def test_an_inverted_mnist_image_comes_out_the_same(mnist: np.ndarray) -> None:
     """Dark ink on white gives the very pixels of white ink on black."""
     for pixels in mnist[:20]:
