@@ -64,8 +64,8 @@ def take_canonical(greys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Take pictures of MNIST's size as they are, (n, 28, 28) uint8.
 
     Returns:
-        The same with ink 255 on paper 0, and (n,) whether each is in MNIST's form: its border is nearly all paper, and the digit is
-        in the middle and large enough.
+        The same with ink 255 on paper 0, and (n,) whether each is in MNIST's form: its border is nearly all paper, and the
+        digit is in the middle and large enough.
 
     """
     border = np.concatenate([greys[:, 0], greys[:, -1], greys[:, :, 0], greys[:, :, -1]], axis=1)
