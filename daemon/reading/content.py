@@ -82,3 +82,22 @@ def not_regular() -> InvalidImage:
         "Expected a regular file. Received: a link, FIFO, socket or device.",
         "Drop a copy of the file.",
     )
+
+
+def describe(data: bytes) -> str:
+    """What a file that is no image seems to be, from its first bytes."""
+    if data[:5] == b"%PDF-":
+        return "a PDF document"
+    if data[:4] == b"%!PS":
+        return "a PostScript document"
+    if data[4:8] == b"ftyp":
+        return "a damaged HEIC or AVIF picture, or a film"
+    if data[:2] == b"\x1f\x8b":
+        return "gzip-compressed data"
+    if data[:2] == b"PK":
+        return "a ZIP archive"
+    if data.lstrip()[:1] == b"<":
+        return "an HTML, SVG or XML document"
+    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in data[:64]):
+        return "text"
+    return f"data beginning with {data[:8].hex(' ')}"

@@ -19,11 +19,13 @@ from daemon.folders import Folder
 from daemon.reading import normalise, plain_png
 from daemon.reading.colour import WEAK, ink_contrast, strongest
 from daemon.reading.components import Doubt
-from daemon.reading.content import InvalidImage, read_content
+from daemon.reading.content import InvalidImage, describe, read_content
+from daemon.reading.far import find_far
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading
 
 FORMATS = ("PNG", "JPEG", "HEIF", "AVIF", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")  # Pillow's names
 WORKING_SIDE = 256  # larger images are reduced to at most this before their ink is looked for
+FAR = 5  # times; on what is reduced by so much, a digit may be too small to see
 
 Pillow.MAX_IMAGE_PIXELS = None  # the configured limit is checked on the header, before any pixel is decoded
 Pillow.preinit()  # registers some of FORMATS, importing a plugin registers it; otherwise `open` imports all 43 there are
@@ -181,17 +183,13 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, tuple[int, i
                 f"Expected one picture. Received: a {kind} with {frames} frames or pages.",
                 "Save each frame or page as a picture of its own, such as a PNG, and drop those.",
             )
-        factor = -(-max(size) // WORKING_SIDE)
-        coloured = picture.mode == "RGB"
-        grey = _reduced(picture, factor, data)
-        if coloured and picture.mode == "L" and ink_contrast(grey) < WEAK:  # a JPEG of which only the light was decoded
-            grey = _reduced(Pillow.open(io.BytesIO(data), formats=FORMATS), factor, data, "RGB")
+        grey = _see(picture, data)
     except InvalidImage:
         raise
     except UnidentifiedImageError:
         raise InvalidImage(
             "not_an_image",
-            f"Expected a picture ({', '.join(FORMATS)}). Received: {_describe(data)}.",
+            f"Expected a picture ({', '.join(FORMATS)}). Received: {describe(data)}.",
             "Save the picture as PNG or JPEG, one page a file; the name's ending does not matter.",
         ) from None
     except MemoryError:
@@ -218,6 +216,18 @@ def _blank(blank: Blank, sha256: str) -> InvalidImage:
     return InvalidImage("blank", f"Expected ink on paper. Received: {found}.", hint, sha256)
 
 
+def _see(picture: Pillow.Image, data: bytes) -> np.ndarray:
+    """Decode an opened picture to grey levels, at most WORKING_SIDE a side: all of it, or where the only digit is."""
+    factor = -(-max(picture.size) // WORKING_SIDE)
+    coloured = picture.mode == "RGB"
+    grey = _reduced(picture, factor, data)
+    if coloured and picture.mode == "L" and ink_contrast(grey) < WEAK:  # a JPEG of which only the light was decoded
+        grey = _reduced(Pillow.open(io.BytesIO(data), formats=FORMATS), factor, data, "RGB")
+    if factor >= FAR and (box := find_far(grey)):
+        grey = _near(Pillow.open(io.BytesIO(data), formats=FORMATS), box, data)
+    return grey
+
+
 def _reduced(picture: Pillow.Image, factor: int, data: bytes, mode: str = "L") -> np.ndarray:
     """Decode an opened picture to grey levels, reduced by `factor`; a JPEG from its light alone, or from "RGB"."""
     longest = -(-max(picture.size) // factor)
@@ -225,6 +235,16 @@ def _reduced(picture: Pillow.Image, factor: int, data: bytes, mode: str = "L") -
     if picture.format != "PNG" or picture.info:  # a PNG without any metadata has no orientation
         ImageOps.exif_transpose(picture, in_place=True)
     return _to_grey(picture, longest)
+
+
+def _near(picture: Pillow.Image, box: tuple[float, float, float, float], data: bytes) -> np.ndarray:
+    """Decode a part of an opened picture to grey levels: left, top, right and bottom are shares of its sides."""
+    part = max(box[2] - box[0], box[3] - box[1]) * max(picture.size)
+    _load_reduced(picture, max(1, int(part / WORKING_SIDE)), data, "L")
+    ImageOps.exif_transpose(picture, in_place=True)
+    width, height = picture.size
+    picture = picture.crop((int(box[0] * width), int(box[1] * height), round(box[2] * width), round(box[3] * height)))
+    return _to_grey(picture, min(max(picture.size), WORKING_SIDE))
 
 
 def _load_reduced(picture: Pillow.Image, factor: int, data: bytes, mode: str) -> None:
@@ -271,22 +291,3 @@ def _flatten(picture: Pillow.Image) -> Pillow.Image:
     weights = np.asarray(alpha, np.float32)
     opaque = float((np.asarray(grey) * weights).sum() / max(float(weights.sum()), 1.0))
     return Pillow.composite(grey, Pillow.new("L", picture.size, 255 if opaque < 128 else 0), alpha)
-
-
-def _describe(data: bytes) -> str:
-    """What a file that is no image seems to be, from its first bytes."""
-    if data[:5] == b"%PDF-":
-        return "a PDF document"
-    if data[:4] == b"%!PS":
-        return "a PostScript document"
-    if data[4:8] == b"ftyp":
-        return "a damaged HEIC or AVIF picture, or a film"
-    if data[:2] == b"\x1f\x8b":
-        return "gzip-compressed data"
-    if data[:2] == b"PK":
-        return "a ZIP archive"
-    if data.lstrip()[:1] == b"<":
-        return "an HTML, SVG or XML document"
-    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in data[:64]):
-        return "text"
-    return f"data beginning with {data[:8].hex(' ')}"

@@ -74,15 +74,15 @@ def take_canonical(greys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ink = np.where(light_on_dark[:, None, None], greys, 255 - greys)
     mass, down, across = (ink.reshape(len(ink), -1).astype(np.float32) @ PLACES).T
     in_middle = np.maximum(np.abs(down), np.abs(across)) <= MOST_OFF * mass
-    inked = ink > 127
-    span = np.maximum(_span(inked.any(axis=2)), _span(inked.any(axis=1)))
+    span = np.maximum(_span(ink > 127, 1), _span(ink > 127, 2))
     strong = ink.max(axis=(1, 2)) >= 4 * BLANK_CONTRAST
     return ink, (light_on_dark | dark_on_light) & in_middle & (span >= LEAST_SPAN) & strong
 
 
-def _span(inked: np.ndarray) -> np.ndarray:
-    """From the first to the last row with ink, where (n, 28) bool says in which there is any: (n,)."""
-    span: np.ndarray = SIDE - inked.argmax(axis=1) - inked[:, ::-1].argmax(axis=1)
+def _span(inked: np.ndarray, axis: int) -> np.ndarray:
+    """How far ink, (n, 28, 28) bool, reaches across (axis 1) or down (2): (n,) pixels from the first to the last."""
+    some = np.asarray(inked.any(axis=axis))
+    span: np.ndarray = SIDE - some.argmax(axis=1) - some[:, ::-1].argmax(axis=1)
     return span
 
 

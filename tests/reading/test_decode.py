@@ -107,6 +107,25 @@ def test_a_digit_of_another_size_or_place_is_brought_into_mnists(
         assert likeness(pixels, pixels_of(canvas)) > 0.85
 
 
+@pytest.mark.parametrize(("kind", "orientation"), [("PNG", 1), ("JPEG", 1), ("JPEG", 6)])
+def test_a_digit_far_away_is_looked_at_closely(mnist: np.ndarray, kind: str, orientation: int) -> None:
+    """A small digit is all there is on a large sheet, however the sheet lies."""
+    page = Image.new("L", (1500, 1100), 235)
+    page.paste(40, (960, 420), ink(mnist[0], 84))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = page.transpose(Image.Transpose.ROTATE_90) if orientation == 6 else page
+    assert likeness(mnist[0], pixels_of(stored, kind, exif=exif)) > 0.85
+
+
+def test_specks_far_away_are_no_digit() -> None:
+    """Where nobody knows what to look at, there is nothing to see."""
+    page = Image.new("L", (1500, 1100), 235)
+    for place in ((200, 300), (900, 200), (1200, 800)):
+        page.paste(40, (*place, place[0] + 20, place[1] + 30))
+    assert "blank" == reason(save(page))
+
+
 def test_an_inverted_mnist_image_comes_out_the_same(mnist: np.ndarray) -> None:
     """Dark ink on white gives the very pixels of white ink on black."""
     for pixels in mnist[:20]:
