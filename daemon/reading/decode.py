@@ -20,6 +20,7 @@ from daemon.reading import normalise, plain_png
 from daemon.reading.colour import WEAK, ink_contrast, strongest
 from daemon.reading.components import Doubt
 from daemon.reading.content import InvalidImage, describe, read_content
+from daemon.reading.dots import to_grey
 from daemon.reading.far import find_far
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading
 
@@ -269,8 +270,10 @@ def _to_grey(picture: Pillow.Image, longest: int) -> np.ndarray:
         picture = Pillow.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
     elif picture.has_transparency_data:
         picture = _flatten(picture.convert("RGBA"))
+    elif picture.mode == "1":
+        picture = to_grey(picture)
     elif picture.mode != "L":
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
+        picture = picture.convert("RGB")
     picture = _scale(picture, longest)
     return strongest(np.asarray(picture)) if picture.mode == "RGB" else np.asarray(picture)
 

@@ -199,6 +199,21 @@ def test_what_is_decoded_at_reduced_scale_has_the_size_of_all_else(kind: str, si
     assert abs(min(whole.shape) - min(reduced.shape)) <= 1
 
 
+def test_a_screened_picture_is_read(mnist: np.ndarray) -> None:
+    """Grey levels that a program turned into black and white dots are grey levels."""
+    page = on_paper(mnist[0], size=(160, 200), side=130, paper=225, pen=70)
+    assert likeness(pixels_of(page), pixels_of(page.convert("1"))) > 0.95
+
+
+def test_a_fax_has_fewer_dots_down_than_across(mnist: np.ndarray) -> None:
+    """Whoever sent a fax saw the digit twice as high as its pixels say."""
+    page = on_paper(mnist[0], size=(160, 200), side=130)
+    flat = page.resize((160, 96)).point(lambda level: 255 * (level > 140)).convert("1")
+    fax = pixels_of(flat, "TIFF", compression="group4", dpi=(204, 98))
+    assert likeness(pixels_of(page), fax) > 0.95
+    assert likeness(pixels_of(page), pixels_of(flat)) < 0.9
+
+
 def test_a_cmyk_jpeg_is_read(mnist: np.ndarray) -> None:
     """What print shops' programs write."""
     grey = ImageOps.invert(ink(mnist[5], 140))
