@@ -16,7 +16,7 @@ import numpy as np
 from daemon.reading.components import LEAST_SIZE, Component, Components, Doubt, choose_digit, find_components
 
 STEEPEST = 0.35  # pixels down for each along
-LEAST_LENGTH, LEAST_LENGTH_SHARE = 12, 0.75  # pixels, and of the width of all ink
+LEAST_LENGTH, LEAST_LENGTH_SHARE = 32, 0.75  # pixels, and of the width of all ink
 THICKEST, THICKEST_SHARE = 3, 0.14  # pixels, and of its length; what is thicker than both is no line
 BEND, BEND_SHARE = 1, 0.03  # pixels, and of its length, that a line may be off a straight one, together
 GLANCES, MOST_MISSES = (
@@ -26,7 +26,7 @@ GLANCES, MOST_MISSES = (
 COVERED_SHARE = 0.9  # of its length, at least, is ink or within two thicknesses of it: a line may be dotted
 CLEAR_SHARE = 0.85  # of its length, at least, has paper outside
 PLAIN_SHARE = 0.5  # of its inked length, at least, is of one thickness
-LEAST_DIGIT_SHARE = 0.3  # of the height of all; what is left and is lower is no digit
+LEAST_DIGIT_SHARE = 0.3, 0.1  # of the height of all; what is left and is lower is no digit; the second for a whole frame
 OVERHANG_SHARE = 0.06  # of its length; one line, or the two of a corner, go on by so much beyond the digit
 LEAST_LINE_SHARE = 0.8  # of the digit's height; a shorter line below it is its foot
 
@@ -47,15 +47,15 @@ class Line(NamedTuple):
     inward: int
 
 
-def find_framed(page: Components, chosen: list[Component]) -> tuple[Components, list[Component], Doubt | None] | None:
+def find_framed(page: Components, chosen: list[Component]) -> tuple[Components, list[Component], Doubt | None, bool] | None:
     """Find the digit within a frame, or above a line.
 
     Args:
         page, chosen: the components of a picture's ink, and those that may be a digit in a frame; none for all.
 
     Returns:
-        The components without the frame's lines, which of them are the digit, and what speaks against there being one; None
-        where there is no frame.
+        The components without the frame's lines, which of them are the digit, and what speaks against there being one, and
+        whether three sides of the frame are seen, which no digit has; None where there is no frame.
 
     """
     chosen = chosen or page.pick(page.table[:, 2:4].max(axis=1) >= LEAST_SIZE)
@@ -74,13 +74,14 @@ def find_framed(page: Components, chosen: list[Component]) -> tuple[Components, 
     if components is None:
         return None
     digit, doubt = choose_digit(components)
-    if not digit or max(one.bottom for one in digit) - min(one.top for one in digit) < LEAST_DIGIT_SHARE * (bottom - top):
+    least = LEAST_DIGIT_SHARE[len(lines) == 4] * (bottom - top)
+    if not digit or max(one.bottom for one in digit) - min(one.top for one in digit) < least:
         return None
     if len(lines) < 3 and not all(_goes_beyond(line, digit, upright, (left, top)) for line, upright in lines):
         return None
     if len(lines) == 1 and len(lines[0][0].columns) < LEAST_LINE_SHARE * max(one.height for one in digit):
         return None
-    return components, digit, doubt
+    return components, digit, doubt, len(lines) > 2
 
 
 def _find_lines(mask: np.ndarray) -> list[tuple[Line, bool]]:

@@ -80,8 +80,9 @@ def _read_ink(ink: np.ndarray) -> list[Reading]:
     chosen, doubt = choose_digit(components)
     readings = [Reading(draw(ink, level, components, chosen), doubt)] if chosen else []
     if framed := find_framed(components, chosen):
-        inner, digit, inner_doubt = framed
-        return [Reading(draw(ink, level, inner, digit), inner_doubt), *readings]
+        inner, digit, inner_doubt, is_frame = framed
+        within = Reading(draw(ink, level, inner, digit), inner_doubt)
+        return [within, *readings] if is_frame or not readings else [*readings, within]
     if doubt is None and (crop := _read_crop(ink, level, threshold, components, chosen)):
         reading, likelier = crop
         if likelier:

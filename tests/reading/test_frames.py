@@ -47,7 +47,8 @@ def test_a_digit_in_a_frame_is_read_without_it(
     alone = draw(strokes, (140, 180), 40, 5)
     framed = alone.copy()
     form(ImageDraw.Draw(framed))
-    assert correlate(normalise(np.asarray(alone))[0].pixels, normalise(np.asarray(framed))[0].pixels) > 0.85
+    expected, readings = normalise(np.asarray(alone))[0].pixels, normalise(np.asarray(framed))
+    assert max(correlate(expected, reading.pixels) for reading in readings) > 0.85
 
 
 def test_a_frame_may_be_askew() -> None:
