@@ -50,9 +50,10 @@ def main() -> int:
             grow(roots["grown"], options.answers, options.corrections, options.versions)
         for round_ in range(options.rounds):
             measure(figures, dict(sorted(roots.items(), reverse=bool(round_ % 2))), options.drops)
-        for name, root in roots.items():
-            note(figures, f"{name}: training by hand", measure_training_by_hand(root))
-            note(figures, f"{name}: training by the daemon", measure_training_by_daemon(root))
+        for round_ in range(options.rounds):
+            for name, root in roots.items():
+                note(figures, f"{name}: training by hand", measure_training_by_hand(root))
+                note(figures, f"{name}: training by the daemon", measure_training_by_daemon(root, round_))
     print_table(figures)
     return judge(figures)
 
@@ -108,15 +109,15 @@ def measure_training_by_hand(root: Path) -> dict[str, float]:
     return waits | {"CPU seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
-def measure_training_by_daemon(root: Path) -> dict[str, float]:
-    """Seconds from a correction to the start of the training that it asks for, and to its first batch, likewise."""
+def measure_training_by_daemon(root: Path, number: int) -> dict[str, float]:
+    """Seconds from a correction, that test image, to the start of the training for it, and to its first batch, likewise."""
     wanted = {"RETRAIN__AFTER_CORRECTIONS": 1, "RETRAIN__QUIET_SECONDS": 0.1} | {f"TRAINING__{key}": 0 for key in DRAWN}
     with Daemon(root, **SETTINGS | wanted) as daemon:
         time.sleep(SETTLES)
         before = daemon.cpu_seconds()
-        (root / "one").write_bytes(Images().png(0))
+        (root / "one").write_bytes(Images().png(number))
         (root / "corrections" / "7").mkdir(exist_ok=True)
-        _, waits = wait_for_training(root, lambda: (root / "one").rename(root / "corrections" / "7" / "asks.png"))
+        _, waits = wait_for_training(root, lambda: (root / "one").rename(root / "corrections" / "7" / f"asks{number}.png"))
         return waits | {"CPU seconds": daemon.cpu_seconds() - before}
 
 
