@@ -56,10 +56,8 @@ def correct(settings: Settings, name: str, label: str) -> Path:
         answered = settings.folder(answers)
         below = _below(name, settings.root, answered, settings.folder(originals))
         content = _content(answered / below if below.endswith(".json") else answered / f"{below}.json")
-        sha256, dropped = (
-            content.get("sha256"),
-            str(content.get("file", below)),
-        )  # of which a long name's JSON has but a part
+        sha256 = content.get("sha256")
+        dropped = str(content.get("file", below))  # of a long one, the name of its JSON has but a part
         if not settings.folder(originals).is_dir():
             continue
         with Folder(settings.folder(originals)) as folder:

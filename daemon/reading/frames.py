@@ -19,10 +19,8 @@ STEEPEST = 0.35  # pixels down for each along
 LEAST_LENGTH, LEAST_LENGTH_SHARE = 32, 0.75  # pixels, and of the width of all ink
 THICKEST, THICKEST_SHARE = 3, 0.14  # pixels, and of its length; what is thicker than both is no line
 BEND, BEND_SHARE = 1, 0.03  # pixels, and of its length, that a line may be off a straight one, together
-GLANCES, MOST_MISSES = (
-    (0.5, 0.25, 0.75, 0.375, 0.625),
-    1,
-)  # where along a line to look first
+GLANCES = 0.5, 0.25, 0.75, 0.375, 0.625  # of its length: where along a line to look first
+MOST_MISSES = 1  # of those places may be without ink
 COVERED_SHARE = 0.9  # of its length, at least, is ink or within two thicknesses of it: a line may be dotted
 CLEAR_SHARE = 0.85  # of its length, at least, has paper outside
 PLAIN_SHARE = 0.5  # of its inked length, at least, is of one thickness
