@@ -422,9 +422,16 @@ def _anonymous(pid: int) -> int:
 
 
 def _files(folder: Path) -> list[str]:
-    """All files below a folder but those in .tmp, which a writer that was killed left unfinished."""
-    places = ((place, names) for place, _, names in os.walk(folder) if not place.endswith("/.tmp"))
-    return [os.path.join(place, name) for place, names in places for name in names]
+    """All files below a folder but those in .tmp, which a writer that was killed left unfinished.
+
+    By inode, which is about where they lie: by name, which is any order, a million of them take the disk half an hour.
+    """
+    found: list[tuple[int, str]] = []
+    for place, _, _ in os.walk(folder):
+        if not place.endswith("/.tmp"):
+            with os.scandir(place) as entries:
+                found += [(entry.inode(), entry.path) for entry in entries if not entry.is_dir(follow_symlinks=False)]
+    return [path for _, path in sorted(found)]
 
 
 if __name__ == "__main__":
