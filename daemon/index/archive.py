@@ -25,6 +25,10 @@ DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # what a day's archive is ca
 BLOCK = 1 << 20  # bytes that are read at once
 
 
+class Damaged(OSError):
+    """An archive that cannot be read to its end; the message names it."""
+
+
 class Day:
     """The archive of one day, opened to be read.
 
@@ -34,7 +38,8 @@ class Day:
         path: of the tar; a missing one holds nothing.
 
     Raises:
-        tarfile.TarError, OSError: it is damaged, or cannot be read.
+        Damaged: it is no whole tar.
+        OSError: it cannot be read.
 
     """
 
@@ -53,9 +58,13 @@ class Day:
                 offsets.append(member.offset_data)
                 sizes.append(member.size)
                 self.end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        except BaseException:
+            if os.pread(self._file.fileno(), tarfile.BLOCKSIZE, self.end) != tarfile.NUL * tarfile.BLOCKSIZE:
+                raise tarfile.ReadError(f"something else than an end at byte {self.end}")  # which tarfile takes for the end
+        except tarfile.TarError as error:
             self._file.close()
-            raise
+            raise Damaged(
+                f"{path}: expected a whole tar. Received: {error}. Put a copy in its place, or move it away."
+            ) from error
         order = np.argsort(np.array(names, np.uint64), kind="stable")
         self._names, self._offsets, self._sizes = (np.array(column, np.uint64)[order] for column in (names, offsets, sizes))
 

@@ -5,6 +5,7 @@ Only folders that changed since then are listed, and only JSONs that changed sin
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sqlite3
@@ -15,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from daemon.config import Settings
+from daemon.drops import with_ending
 from daemon.folders import Folder
 from daemon.index import archive
 from daemon.index.answers import read_record
@@ -33,6 +35,8 @@ from daemon.index.schema import (
     settle,
     storable,
 )
+
+log = logging.getLogger(__name__)
 
 IN_ONE_TRANSACTION = 500  # records that are written in one transaction, so that the daemon never waits long for its turn
 SETTLE = 50_000  # records between two times that digests are brought up to date
@@ -115,7 +119,12 @@ class _Filling:
         processed, rejected = open_folder(self._settings.folder(PROCESSED)), folders[1][1]
         if self._since == 0:
             for tar in archive.days(self._settings.archive):
-                with archive.Day(tar) as day:
+                try:
+                    day = archive.Day(tar)
+                except archive.Damaged as error:
+                    log.error("%s Its answers are not in the index.", error)
+                    continue
+                with day:
                     self._write(_INSERT_ARCHIVED, self._archived(tar.name, day, folders[0][1], processed, rejected))
         self._settle(finished=False)
         self._has_archived = bool(self._connection.execute("SELECT 1 FROM answers WHERE archive IS NOT NULL").fetchone())
@@ -158,7 +167,7 @@ class _Filling:
     def _found(self, name: str, folder: Folder, originals: Folder | None) -> Iterator[Row]:
         """A record for each JSON in results/ or rejected/."""
         for path in files(folder, self._since, self._until):
-            if not path.endswith(".json") or (name == REJECTED and folder.holds(f"{path}.json")):
+            if not path.endswith(".json") or (name == REJECTED and folder.holds(with_ending(path, "", ".json"))):
                 continue  # an original, or one that is called like a JSON
             self._done += 1
             self._total = max(self._done, self._total)
@@ -178,7 +187,7 @@ class _Filling:
         """A record for each JSON in an archive."""
         for member in day:
             place, _, path = member.partition("/")
-            is_json = place == RESULTS or (place == REJECTED and f"{member}.json" not in day)
+            is_json = place == RESULTS or (place == REJECTED and with_ending(member, "", ".json") not in day)
             if not path.endswith(".json") or not is_json:
                 continue
             content = b"".join(day.read(member))

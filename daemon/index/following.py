@@ -73,12 +73,14 @@ class Following:
 
         """
         with closing(open_to_write(self._settings.index, WAIT_SECONDS)) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # somebody may begin to rebuild it this very moment
             if get_state(connection)["since"] is not None:
                 return None
             if self._since is None:
                 (newest,) = connection.execute("SELECT max(answered_at) FROM answers").fetchone()
                 self._since = max(0.0, (newest or 0.0) - CLOCKS_SECONDS)
             put_state(connection, since=self._since, until=None, generation=os.urandom(8))
+            connection.execute("COMMIT")
         return self._newest_record()
 
     def _newest_record(self) -> int:

@@ -87,13 +87,15 @@ def _changed_in(entry: os.DirEntry[str], since: float, until: float) -> bool:
 
 
 def read(folder: Folder, path: str) -> bytes | None:
-    """The content of a JSON; None where it is gone."""
+    """The content of a JSON; None where it is gone, and where a folder has its name by now."""
     try:
         descriptor = folder.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         return os.read(descriptor, MAX_JSON)
+    except IsADirectoryError:
+        return None
     finally:
         os.close(descriptor)
 

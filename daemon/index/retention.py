@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import BinaryIO, NamedTuple
 
 from daemon.config import Settings
-from daemon.files import CLOSED_TO_US, printable
+from daemon.files import CLOSED_TO_US, OWN_FAULTS, printable
 from daemon.folders import Folder
 from daemon.index import archive
 from daemon.index.answers import answered_at, parse
@@ -79,7 +79,7 @@ def leave(settings: Settings, now: float, free_bytes: Callable[[], int] | None =
         How many answers left, at least in part.
 
     Raises:
-        OSError, tarfile.TarError, sqlite3.Error: the machine failed; nothing is lost, and the next call goes on.
+        OSError, sqlite3.Error: the machine failed; nothing is lost, and the next call goes on.
 
     """
     ask = free_bytes or (lambda: shutil.disk_usage(settings.root).free)
@@ -92,7 +92,10 @@ def leave(settings: Settings, now: float, free_bytes: Callable[[], int] | None =
         folders = {key: stack.enter_context(Folder(settings.folder(key))) for key in KEYS}
         left = 0
         for begin, keys in _days(settings, connection, now // DAY_SECONDS * DAY_SECONDS, ask):
-            left += _Leaving(settings, connection, folders, begin, keys).run()
+            try:
+                left += _Leaving(settings, connection, folders, begin, keys).run()
+            except archive.Damaged as error:
+                log.error("%s What is of that day stays.", error)
             put_state(connection, **{f"left {key}": begin + DAY_SECONDS for key in keys})
         return left
 
@@ -109,6 +112,7 @@ def _days(
             days = getattr(settings.retention, name)
             until = today if short else today - days * DAY_SECONDS if days else 0.0
             since = float(str(state.get(f"left {key}", 0.0)))
+            since = since if since <= today else 0.0  # it was noted by a clock that was wrong
             (oldest,) = connection.execute(_OLDEST, (since, until)).fetchone()
             if oldest is not None:
                 begins[key] = oldest // DAY_SECONDS * DAY_SECONDS
@@ -200,10 +204,12 @@ class _Leaving:
         return left
 
     def _remove(self, part: Part, emptied: set[tuple[str, str]]) -> bool:
-        """Delete a file, and note its folder, unless somebody keeps it, as by chattr(1)."""
+        """Delete a file, and note its folder, unless somebody keeps it, as by chattr(1), or put a folder there."""
         try:
             self._folders[part.key].unlink(part.path)
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in OWN_FAULTS:
+                raise
             log.warning("%s/%s: %s; it stays", part.key, printable(part.path), error.strerror)
             return False
         emptied.add((part.key, part.path.rpartition("/")[0]))

@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -143,7 +142,7 @@ def tend(settings: Settings, now: float) -> int:
             log.info("%d answers left the folders, for %s", left, settings.archive or "good")
     except Superseded:
         return 0
-    except (OSError, sqlite3.Error, tarfile.TarError) as error:
+    except (OSError, sqlite3.Error) as error:
         print(f"index: {error}; nothing is lost", file=sys.stderr)
         return 1
     return 0

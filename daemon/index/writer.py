@@ -130,7 +130,10 @@ class Index:
 
         What this process answers from now on need not be: it is added, or its loss is noted by the next one.
         """
-        state, until, now = get_state(connection), self._past(), time.time()
+        until, now = self._past(), time.time()
+        connection.execute("PRAGMA synchronous = FULL")  # a power cut must not bring "clean" back
+        connection.execute("BEGIN IMMEDIATE")  # somebody may begin to rebuild it this very moment
+        state = get_state(connection)
         since = state["since"]
         if until is None:
             since = None
@@ -138,8 +141,8 @@ class Index:
             (newest,) = connection.execute("SELECT max(answered_at) FROM answers").fetchone()
             other_clock = until - now if until < math.inf else 0.0  # than the one that answers are stamped with
             since = max(0.0, min(newest or 0.0, now) + other_clock - SLACK_SECONDS)
-        connection.execute("PRAGMA synchronous = FULL")  # a power cut must not bring "clean" back
         put_state(connection, clean=0, since=since, until=until)
+        connection.execute("COMMIT")
         connection.execute("PRAGMA synchronous = NORMAL")
 
     def _append(self, connection: sqlite3.Connection) -> None:

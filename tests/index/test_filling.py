@@ -1,5 +1,6 @@
 """filling.py: what is found in the folders, and that it is what the daemon had written."""
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -8,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from daemon.answering.publish import prepare, publish_rejection, retire
 from daemon.config import Settings
+from daemon.drops import Drop, Rejection
 from daemon.folders import Folder
 from daemon.index import filling
 from daemon.index.answers import read_record
 from daemon.index.filling import Superseded, fill, start_anew
 from daemon.index.looking import digest, past
 from daemon.index.queries import Wanted, as_dict, find
+from daemon.index.retention import leave
 from daemon.index.schema import get_state, open_to_read, open_to_write, put_state
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
@@ -70,6 +74,32 @@ def test_what_nests_without_end_is_no_answer(bare: Settings) -> None:
     (bare.folder("rejected") / "deep.json").write_bytes(b"[" * 60_000)
     fill(bare.index, bare)
     assert ["a.png"] == [row["file"] for row in rows(bare)]
+
+
+@pytest.mark.parametrize("length", [246, 251, 255])
+def test_what_was_rejected_under_a_long_name_is_found(bare: Settings, length: int) -> None:
+    """Its JSON's name, which has but a part of it, leaves no room for another ending; nor is it taken for that JSON."""
+    name, sha256 = f"{'a' * (length - 5)}.json", hashlib.sha256(b"{}").hexdigest()
+    with Folder(bare.root / "work", make=True) as work, Folder(bare.folder("rejected")) as rejected:
+        prepare(bare.folder("rejected"))
+        put(bare.root / "work" / name, b"{}")
+        rejection = Rejection(Drop(name, NOON), "not_an_image", "Text.", "Drop an image.", sha256)
+        kept, _ = publish_rejection(bare.root / "work", bare.folder("rejected"), rejection, NOON)
+        retire(work, name, rejected, kept, sha256)
+    fill(bare.index, bare)
+    assert [name] == [row["file"] for row in rows(bare)]
+
+
+def test_a_folder_that_is_called_like_an_archived_json_is_none(tmp_path: Path) -> None:
+    """The result of `x` has left, and then came `x.json/a.png`."""
+    settings = bare_settings(tmp_path, results_days=30, processed_days=30)
+    answer(tmp_path, "x", b"x", NOON)
+    fill(settings.index, settings)
+    leave(settings, NOON + 31 * DAY)
+    answer(tmp_path, "x.json/a.png", b"a", NOON + 31 * DAY)
+    start_anew(settings.index)
+    fill(settings.index, settings)
+    assert ["x", "x.json/a.png"] == [row["file"] for row in rows(settings)]
 
 
 def test_filling_twice_changes_nothing(bare: Settings) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
@@ -388,3 +388,57 @@ def test_what_somebody_keeps_keeps_nothing_else(bare: Settings, caplog: pytest.L
         subprocess.run(["chattr", "-i", kept], check=True)
     assert {"processed/a.png": b"a"} == in_folders(bare)
     assert "processed/a.png: Operation not permitted; it stays" in caplog.text
+
+
+def test_a_folder_in_the_place_of_an_original_keeps_nothing_else(bare: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody took `a` out of processed/, and then came `a/b.png`: what is in that folder is not of that day."""
+    answer(bare.root, "a", b"a", NOON)
+    answer(bare.root, "z.png", b"z", NOON + 1)
+    fill(bare.index, bare)
+    (bare.root / "processed" / "a").unlink()
+    answer(bare.root, "a/b.png", b"b", NOON + 30 * DAY)
+    leave(bare_settings(bare.root, processed_days=30, archive=""), LATER)
+    assert {"processed/a/b.png"} == {name for name in in_folders(bare) if name.startswith("processed/")}
+    assert "processed/a: Is a directory; it stays" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [lambda tar: flip(tar, 2 * 2560 + 10), lambda tar: tar.write_bytes(b"")])
+def test_a_damaged_archive_is_named_and_stays_and_stops_nothing(
+    tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is behind the damage was overwritten, where tarfile says that nothing is; other days leave."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    leave(settings, LATER)
+    tar = tmp_path / "archive" / "2025-11-25.tar"
+    damage(tar)
+    damaged = tar.read_bytes()
+    answer(tmp_path, "late.png", b"late", NOON + 9)
+    start_anew(settings.index)
+    fill(settings.index, settings)
+    leave(settings, LATER + DAY)
+    assert damaged == tar.read_bytes()
+    assert {"processed/late.png", "results/late.png.json"} == in_folders(settings).keys()
+    assert {"late.png", "e.png"} == rows(settings).keys()
+    assert f"{tar}: expected a whole tar" in caplog.text
+
+
+def flip(path: Path, at: int) -> None:
+    """Turn a byte's bits."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_what_a_wrong_clock_let_leave_keeps_no_day(tmp_path: Path) -> None:
+    """A day that is yet to come was noted as looked at: what is older leaves all the same, once the clock is right."""
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    answer(tmp_path, "wrong.png", b"wrong", NOON + 1000 * DAY)
+    fill(settings.index, settings)
+    assert 1 == leave(settings, NOON + 1100 * DAY)
+    index = Index(settings.index, Metrics())
+    index.add([answer(tmp_path, "a.png", b"a", NOON)])
+    index.close()
+    with closing(open_to_write(settings.index, 0)) as connection:
+        put_state(connection, since=None)
+    assert 1 == leave(settings, LATER)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from daemon.index import writer
+from daemon.index.filling import start_anew
 from daemon.index.queries import Wanted, find, of_content
 from daemon.index.schema import ENDINGS, delete, get_state, open_to_read, open_to_write, put_state, storable
 from daemon.index.writer import BUSY_SECONDS, CLOSED_SECONDS, QUIET_SECONDS, SLACK_SECONDS, Index
@@ -153,6 +154,25 @@ def test_what_this_process_answers_is_not_looked_for(written: Written) -> None:
     assert NOON + 500 - SLACK_SECONDS == pytest.approx(float(str(ahead.state()["since"])), abs=10)
     assert time.time() + 500 == pytest.approx(float(str(ahead.state()["until"])), abs=10)
     ahead.index.close()
+
+
+def test_a_rebuilding_that_begins_as_a_daemon_starts_is_heeded(tmp_path: Path) -> None:
+    """What it has emptied is not noted as whole."""
+    path = tmp_path / "index.sqlite"
+    before = Written(path)
+    before.write(record("a.png", b"a"))
+    before.index.close()
+    with closing(open_to_write(path, 0)) as connection:
+        put_state(connection, since=None)
+
+    def past() -> float:
+        start_anew(path)  # in the middle of what the daemon does first
+        return time.time()
+
+    now = Written(path, past)
+    now.write(record("b.png", b"b", NOON + 1))
+    assert now.state()["since"] == 0
+    now.index.close()
 
 
 def test_in_a_fresh_root_nothing_is_missing(written: Written) -> None:
