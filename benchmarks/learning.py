@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.speed import REPOSITORY, Daemon, Images, make_other_version
+from daemon.config import load_settings
 
 PAPER = 400  # pixels
 
@@ -174,12 +175,12 @@ def compare_latency(root: Path) -> None:
     images = Images()
     waits: dict[str, list[float]] = {"without": [], "with": []}
     with Daemon(root, INBOX__RESCAN_SECONDS=1) as daemon:
-        environment = os.environ | {"DIGITD_PATHS__MODELS": str(root / "elsewhere")}
-        job = {"config": str(root / "config.toml"), "version": "v0009", "background": True}
+        settings = load_settings(root / "config.toml", {"DIGITD_PATHS__MODELS": str(root / "elsewhere")})
+        job = {"settings": settings.to_text(), "version": "v0009", "background": True}
         for round_ in range(3):
             waits["without"] += steady(daemon, images, f"without{round_}", 5.0, lambda: None, pause=0.05)
             command = [sys.executable, "-m", "daemon.training.trainer", json.dumps(job)]
-            trainer = subprocess.Popen(command, env=environment, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+            trainer = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
             wait_for((root / "logs" / "tensorboard" / "v0009").exists, 600)
             waits["with"] += steady(daemon, images, f"with{round_}", 5.0, lambda: None, pause=0.05)
             trainer.kill()

@@ -32,6 +32,18 @@ def tell_waiting(log: logging.Logger, before: Settings, after: Settings) -> None
             log.warning("%s = %r needs a restart; %r stays in force", key, value, old[key])
 
 
+def in_force(running: Settings, read: Settings) -> Settings:
+    """What was read, but for what needs a restart: that stays as it is, also for whoever is handed the whole."""
+    live: dict[str, Any] = {}
+    for name, field in Settings.model_fields.items():
+        before, after = getattr(running, name), getattr(read, name)
+        keys = [key for key, part in type(before).model_fields.items() if LIVE in part.metadata]
+        live[name] = (
+            after if LIVE in field.metadata else before.model_copy(update={key: getattr(after, key) for key in keys})
+        )
+    return running.model_copy(update=live)
+
+
 def by_key(settings: Settings) -> dict[str, Any]:
     """Every value under its dotted key, such as "inbox.rescan_seconds"."""
     return dict(_dotted("", settings.model_dump()))

@@ -7,6 +7,7 @@ A key is overridden from the environment as `DIGITD_<TABLE>__<KEY>=value`, with 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -191,6 +192,16 @@ class Settings(Table):
     http: HttpSettings = HttpSettings()
     stream: StreamSettings = StreamSettings()
     _file: Path = PrivateAttr(default=Path("config.toml"))
+
+    def to_text(self) -> str:
+        """All of it, for a process of ours: what is in force here, whatever the file says by now."""
+        return json.dumps([str(self._file), self.model_dump_json()])
+
+    @classmethod
+    def from_text(cls, text: str) -> Settings:
+        """What `to_text` wrote."""
+        file, content = json.loads(text)
+        return cls.model_validate_json(content).read_from(Path(file))
 
     def read_from(self, file: Path) -> Settings:
         """Remember the file that these settings came from."""

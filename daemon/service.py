@@ -17,7 +17,7 @@ from daemon.answering.pipeline import Pipeline
 from daemon.answering.predicting import Predicting
 from daemon.answering.retirement import Folders, Retirement
 from daemon.answering.root import StartError
-from daemon.changes import tell_waiting
+from daemon.changes import in_force, tell_waiting
 from daemon.config import PRESENCE, ConfigError, Settings, load_settings
 from daemon.index.following import Following
 from daemon.index.looking import past
@@ -214,7 +214,7 @@ class Service:
             log.error("the configuration stays as it was: %s", error)
         else:
             for apply in self._reloads:
-                apply(new)  # says itself what is now in force
+                apply(in_force(self._settings, new))  # says itself what is now in force
             tell_waiting(log, self._settings, new)
             log.info("read %s again", new.file)
         notify("READY=1")

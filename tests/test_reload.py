@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from daemon.changes import by_key, is_live
-from daemon.config import load_settings
+from daemon.changes import by_key, in_force, is_live
+from daemon.config import Settings, load_settings
 from tests.conftest import Daemon, Digits, make_root, wait_until
 
 
@@ -65,6 +65,22 @@ def test_names_that_are_no_longer_ignored_are_taken(daemon: Daemon, digits: Digi
 def test_what_cannot_change_live_is_named(daemon: Daemon) -> None:
     """Another number of decoder processes is not taken up, and the log says what to do."""
     assert "inbox.workers = 3 needs a restart; 2 stays in force" in change(daemon, "workers = 2", "workers = 3")
+
+
+def test_what_needs_a_restart_is_in_force_nowhere(tmp_path: Path) -> None:
+    """Nor for those who are handed the whole: after a reload with other folders trainings and archives used them at once."""
+    running = load_settings(make_root(tmp_path / "root") / "config.toml")
+    others: dict[str, dict[str, Any]] = {
+        "paths": {"logs": "elsewhere"},
+        "inbox": {"workers": 3, "grace_seconds": 1.0},
+        "gate": {"margin": 0.5},
+    }
+    read = running.model_copy(update={key: getattr(running, key).model_copy(update=new) for key, new in others.items()})
+    now = in_force(running, read)
+    assert (running.folder("logs"), 2) == (now.folder("logs"), now.inbox.workers)
+    assert (1.0, 0.5) == (now.inbox.grace_seconds, now.gate.margin)
+    handed_on = Settings.from_text(now.to_text())
+    assert (now, now.file) == (handed_on, handed_on.file)
 
 
 def test_every_live_key_is_taken_up_by_the_part_that_it_is_for(root: Path, start_daemon: Callable[..., Daemon]) -> None:

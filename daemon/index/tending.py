@@ -13,10 +13,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 from daemon.changes import tell_in_force
-from daemon.config import Settings, load_settings
+from daemon.config import Settings
 from daemon.index.filling import Superseded, fill
 from daemon.index.retention import KEYS, leave
 from daemon.index.schema import NoIndex, get_state, open_to_read
@@ -80,7 +79,7 @@ class Tending:
         if may_leave:
             self._leave_due = now + LEAVE_SECONDS
         if is_behind or may_leave:
-            self._child = subprocess.Popen(python("-c", _RUN, str(self._settings.file)))  # noqa: S603 -- ourselves
+            self._child = subprocess.Popen(python("-c", _RUN, self._settings.to_text()))  # noqa: S603 -- ourselves
 
     def close(self) -> None:
         """End the child; its successor goes on."""
@@ -108,12 +107,12 @@ class Tending:
         return wanted and (self._is_quiet() or now >= self._leave_due + PATIENCE_SECONDS)
 
 
-def main(config: str) -> int:
-    """Be the child, on the configuration in that file; the exit code of its process."""
+def main(settings: str) -> int:
+    """Be the child, with what `Settings.to_text` wrote; the exit code of its process."""
     die_with_parent(signal.SIGTERM)
     yield_to_most()
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
-    return tend(load_settings(Path(config)), time.time())
+    return tend(Settings.from_text(settings), time.time())
 
 
 def tend(settings: Settings, now: float) -> int:

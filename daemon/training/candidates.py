@@ -136,7 +136,7 @@ class Candidates:
         logs = self._logs(name)
         logs.mkdir(parents=True, exist_ok=True)
         self._run_child(
-            Job(str(self.settings.file), name, champion.name if champion else None, verbose, background=not verbose),
+            Job(self.settings.to_text(), name, champion.name if champion else None, verbose, background=not verbose),
             logs,
             lock=lock,
             stop=self.stop,

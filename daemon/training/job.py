@@ -27,7 +27,7 @@ class Job:
     """One training.
 
     Attributes:
-        config: the config.toml; the environment's overrides are inherited.
+        settings: the configuration, as `Settings.to_text` writes it.
         version: the name of the version to write, such as "v0002".
         champion: the version that it is compared with, and starts from where the architecture is the same.
         verbose: Keras' verbosity: 0 silent, 1 a progress bar, 2 a line an epoch.
@@ -35,7 +35,7 @@ class Job:
 
     """
 
-    config: str
+    settings: str
     version: str
     champion: str | None = None
     verbose: int = 0

@@ -20,7 +20,7 @@ import absl.logging
 import numpy as np
 
 from daemon.clock import timestamp
-from daemon.config import ConfigError, Settings, TrainingSettings, load_settings
+from daemon.config import ConfigError, Settings, TrainingSettings
 from daemon.files import file_sha256, write_durably
 from daemon.models import making
 from daemon.models.backend import keras, tf
@@ -246,7 +246,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sends SIGTERM
     absl.logging.set_verbosity(absl.logging.ERROR)  # Keras warns on every .h5 that it would like another format
     try:
-        train(job, load_settings(Path(job.config)))
+        train(job, Settings.from_text(job.settings))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return WRONG_SETTINGS

@@ -126,6 +126,14 @@ def test_new_settings_are_looked_at_at_once(tended: Callable[..., Tended], tmp_p
     assert one.begins(LOOK_SECONDS)
 
 
+def test_what_was_not_read_again_is_not_in_force(tended: Callable[..., Tended]) -> None:
+    """A configuration that is being edited deletes nothing before SIGHUP has had it read, and checked."""
+    one = tended(results_days=1, archive="")
+    bare_settings(one.settings.root, processed_days=1, results_days=1, archive="")
+    assert "done" == one.ended(0)
+    assert ({"a.png"}, set()) == tuple(files_below(one.settings.folder(name)) for name in ("processed", "results"))
+
+
 def test_one_child_fills_and_moves_out(tmp_path: Path) -> None:
     """What a filling has found leaves at once where it is old enough."""
     settings = bare_settings(tmp_path, processed_days=30, results_days=30)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from daemon.config import load_settings
 from daemon.files import file_sha256
 from daemon.models.network import read_model
 from daemon.models.registry import Registry
@@ -43,9 +44,9 @@ def make_small(folder: Path, digits: Digits) -> Path:
 
 def start(root: Path, **overrides: object) -> subprocess.Popen[str]:
     """Start the trainer's process for v0002."""
-    job = Job(config=str(root / "config.toml"), version="v0002")
+    given = {f"DIGITD_{key}": str(value) for key, value in overrides.items()}
+    job = Job(load_settings(root / "config.toml", given).to_text(), "v0002")
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    environment |= {f"DIGITD_{key}": str(value) for key, value in overrides.items()}
     return subprocess.Popen(job.command(), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -124,11 +125,11 @@ def test_sigterm_ends_a_training_without_a_version(tmp_path: Path, digits: Digit
 
 
 def test_a_training_that_cannot_be_is_told_in_a_sentence(
-    tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, digits: Digits, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A missing data set: exit code 2, and nothing is left in models/."""
     root = make_small(tmp_path / "root", digits)
-    monkeypatch.setenv("DIGITD_TRAINING__DATASET", "none.npz")
-    assert main(Job(config=str(root / "config.toml"), version="v0002").command()[-1:]) == 2
+    settings = load_settings(root / "config.toml", {"DIGITD_TRAINING__DATASET": "none.npz"})
+    assert main(Job(settings.to_text(), "v0002").command()[-1:]) == 2
     assert "[training] dataset: expected" in capsys.readouterr().err
     assert {"v0001.h5", "v0001.json"} == set(os.listdir(root / "models"))
