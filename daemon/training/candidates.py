@@ -109,11 +109,21 @@ class Candidates:
                 run = self._attempt(lock, verbose, fingerprint, facts)
                 while run.result == OVERTAKEN:
                     run = self._attempt(lock, verbose, fingerprint, facts)
-            if run.result != "stopped":
-                write_learnt(self.settings, labels)
-            if aside := self._registry.ledger.rotate(self._registry.names()):
-                log.info("the ledger was long; all of it is in %s now", aside)
+            try:
+                self._write_down(run, labels)
+            except OSError as error:
+                log.error("%s: %s; what came of it stands", run.version, error)
             return run
+
+    def _write_down(self, run: Run, labels: Set[Label]) -> None:
+        """Write what others may read later, once all is decided."""
+        if run.report is not None:
+            content = run.report | {"verdict": run.result, "reason": run.reason}
+            write_durably(self._logs(run.version) / "report.json", json.dumps(content, indent=2).encode() + b"\n")
+        if run.result != "stopped":
+            write_learnt(self.settings, labels)
+        if aside := self._registry.ledger.rotate(self._registry.names()):
+            log.info("the ledger was long; all of it is in %s now", aside)
 
     def _attempt(self, lock: int, verbose: int, fingerprint: str, facts: dict[str, Any]) -> Run:
         """Train once, and write down what came of it."""
@@ -179,8 +189,6 @@ class Candidates:
             self._registry.ledger.record(OVERTAKEN, name, str(error), **facts)
             return Run(OVERTAKEN, name, str(error))
         run = Run(verdict.verdict, name, verdict.reason, report)
-        content = report | {"verdict": run.result, "reason": run.reason}
-        write_durably(self._logs(name) / "report.json", json.dumps(content, indent=2).encode() + b"\n")
         self._registry.ledger.record(
             run.result,
             name,

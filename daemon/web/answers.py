@@ -162,7 +162,7 @@ def as_place(text: str) -> Place:
         place = float(at), int(id_)
     except ValueError:
         return END
-    return place if place[1] < LARGEST_ID else END
+    return place if 0 <= place[1] < LARGEST_ID else END
 
 
 def handle(row: sqlite3.Row) -> str:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from daemon.index.schema import NoIndex
-from daemon.web.answers import shown
+from daemon.web.answers import END, as_place, shown
 from daemon.web.site import Site, query
 
 ON_A_PAGE = 60
@@ -57,11 +57,9 @@ def routes(site: Site) -> list[Route]:
 
 def _least_certain(site: Site, index: sqlite3.Connection, digit: int, after: str) -> tuple[list[dict[str, Any]], str | None]:
     """Some that nobody has labelled, and behind which place there are more."""
-    confidence, _, id_ = after.partition(",")
-    try:
-        bounds = {"digit": digit, "confidence": float(confidence), "id": int(id_)}
-    except ValueError:
-        bounds = {"digit": digit, "confidence": -1.0, "id": 0}
+    place = as_place(after)
+    confidence, id_ = (-1.0, 0) if place == END else place
+    bounds = {"digit": digit, "confidence": confidence, "id": id_}
     found = index.execute(_LEAST_CERTAIN, bounds | {"limit": LOOKED_AT}).fetchall()
     answers: list[dict[str, Any]] = []
     for start in range(0, len(found), ON_A_PAGE):

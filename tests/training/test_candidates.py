@@ -106,6 +106,15 @@ def test_a_promotion_can_be_rolled_back_where_no_daemon_ever_ran(child: Child) -
     assert [line["event"] for line in child.registry.ledger.lines()][-2:] == ["current", "promoted"]
 
 
+def test_what_was_decided_stands_where_it_cannot_be_written_down(child: Child, caplog: pytest.LogCaptureFixture) -> None:
+    """A file system without hard links, or a full disk, made a failed training of one whose candidate answers."""
+    logs = child.settings.folder("logs")
+    child.meanwhile = (logs / "learnt.txt").mkdir
+    assert train(child).result == "promoted"
+    assert (child.registry.current_name(), [*child.registry.ledger.lines()][-1]["event"]) == ("v0002", "promoted")
+    assert "v0002: [Errno 21] Is a directory" in caplog.text
+
+
 def test_without_any_version_the_first_is_promoted(child: Child) -> None:
     """There is nobody to compare it with."""
     for file in child.registry.folder.glob("v*"):

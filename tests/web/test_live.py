@@ -49,6 +49,8 @@ def test_answers_are_filtered_by_the_address(browser: TestClient, query: str, ex
         "/?day=9999-12-31",
         f"/?before=0,{10**30}",
         f"/?before=nan,{'9' * 5000}",
+        f"/?before=0,-{10**30}",
+        f"/grid?after=0.5,{10**30}",
         f"/picture/{10**30}..00000000/small.png",
     ],
 )
