@@ -236,6 +236,7 @@ class Service:
         self._thread("signals", self._follow_signals)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.put(number)  # an Event could be locked by whom the handler interrupts; a SimpleQueue is made for it

@@ -21,6 +21,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for the tests of this module, each of which changes keys of its own."""
     running = Daemon(make_root(tmp_path_factory.mktemp("reload")))
     try:
+        wait_until((running.root / "work" / ".lock").exists, "the start to begin")
+        running.process.send_signal(signal.SIGHUP)
         yield running.wait_ready()
     finally:
         running.close()
@@ -40,6 +42,11 @@ def change(daemon: Daemon, before: str, after: str, expected: str = "") -> str:
         return new if ("config.toml again" in new or "stays as it was" in new) and expected in new else ""
 
     return wait_until(answer, "an answer to SIGHUP")
+
+
+def test_a_reload_in_the_middle_of_a_start_waits_for_its_end(daemon: Daemon) -> None:
+    """It ended the daemon, which systemd does not start again after SIGHUP."""
+    wait_until(lambda: "config.toml again" in daemon.log, "an answer to SIGHUP")
 
 
 def test_what_can_change_live_does(daemon: Daemon, digits: Digits) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import ExitStack
 
@@ -24,6 +25,9 @@ def run(settings: Settings, intake: bool) -> int:
         0, or 1 where the daemon could not start or a part of it died.
 
     """
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGHUP}
+    )  # it waits until it is heeded: systemd starts nobody whom it ended
     try:
         with ExitStack() as stack:  # first, so that who is refused does not import TensorFlow for it
             folders = take_root(settings, stack) if intake else None
