@@ -31,6 +31,7 @@ from typing import Any, Self
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from daemon.folders import Folder, rename_to_free_name
 from daemon.models.registry import Registry
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -109,12 +110,13 @@ class Drops:
     def drop(self, name: str, content: bytes) -> str:
         """Put one file into the inbox, as whole as a careful program does: written beside it, then renamed in."""
         path = self.inbox / name
-        if path.exists():  # only the daemon takes files away, so a free name stays free
-            path = path.with_name(f"{self.count}-{path.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".{path.name}.dropping"
         temporary.write_bytes(content)
-        temporary.rename(path)
+        with Folder(path.parent) as folder:  # a name that was free is taken again where the daemon puts a young file back
+            if not rename_to_free_name(folder, temporary.name, folder, path.name):
+                path = path.with_name(f"{self.count}-{path.name}")
+                temporary.rename(path)
         self.note(str(path.relative_to(self.inbox)), content)
         return name
 
