@@ -25,9 +25,8 @@ def run(settings: Settings, intake: bool) -> int:
         0, or 1 where the daemon could not start or a part of it died.
 
     """
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGHUP}
-    )  # it waits until it is heeded: systemd starts nobody whom it ended
+    # It waits until it is heeded: systemd does not start again whom it has ended.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         with ExitStack() as stack:  # first, so that who is refused does not import TensorFlow for it
             folders = take_root(settings, stack) if intake else None

@@ -60,8 +60,10 @@ class Day:
                 self.end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             if os.pread(self._file.fileno(), tarfile.BLOCKSIZE, self.end) != tarfile.NUL * tarfile.BLOCKSIZE:
                 raise tarfile.ReadError(f"something else than an end at byte {self.end}")  # which tarfile takes for the end
-        except tarfile.TarError as error:
+        except BaseException as error:
             self._file.close()
+            if not isinstance(error, tarfile.TarError):
+                raise
             raise Damaged(
                 f"{path}: expected a whole tar. Received: {error}. Put a copy in its place, or move it away."
             ) from error
