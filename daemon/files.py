@@ -25,6 +25,7 @@ OWN_FAULTS = {  # of a file that cannot be renamed, where nothing is wrong with 
     errno.ENOTEMPTY,
     errno.EEXIST,
     errno.ENAMETOOLONG,
+    errno.ENOKEY,  # it is in an encrypted folder, whose owner has taken the key away: fscrypt
 }
 CLOSED_TO_US = {  # of a file that cannot be opened for reading, where nothing is wrong with the machine
     errno.ELOOP,  # a link
@@ -33,6 +34,7 @@ CLOSED_TO_US = {  # of a file that cannot be opened for reading, where nothing i
     errno.EACCES,
     errno.EPERM,
     errno.EWOULDBLOCK,  # its owner holds a lease on it: fcntl(2), F_SETLEASE
+    errno.ENOKEY,  # it is encrypted, and its owner has taken the key away: fscrypt
 }
 
 ABANDONED_SECONDS = 3600.0  # a file that is not whole and did not change for so long is nobody's any more

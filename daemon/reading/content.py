@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from daemon.files import CLOSED_TO_US
 from daemon.folders import Folder
 
 
@@ -44,14 +45,14 @@ def read_content(path: Path | str, max_bytes: int, folder: Folder | None = None)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = folder.open(str(path), flags) if folder else os.open(path, flags)
-    except (PermissionError, BlockingIOError) as error:  # the latter where its owner holds a lease on it
-        raise InvalidImage(
-            "unreadable", f"The file cannot be opened: {error.strerror}.", "Make it readable for the daemon's user."
-        ) from error
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a symlink, a socket
             raise not_regular() from error
-        raise
+        if error.errno not in CLOSED_TO_US:
+            raise
+        raise InvalidImage(
+            "unreadable", f"The file cannot be opened: {error.strerror}.", "Make it readable for the daemon's user."
+        ) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
