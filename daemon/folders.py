@@ -127,13 +127,22 @@ class Folder:
             OSError: it is missing, or cannot be entered.
 
         """
-        descriptor = open_beneath(self._top, name or ".", flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if self._own:
-            try:
-                self._make_own(descriptor, name)
-            except OSError:
-                os.close(descriptor)
-                raise
+        if self._own:  # those above it first: whoever may write to one may put another folder in this one's place
+            for end in (at for at, character in enumerate(name) if character == "/"):
+                os.close(self._open_own(name[:end], os.O_PATH))
+            return self._open_own(name, flags)
+        return self._open_beneath(name, flags)
+
+    def _open_beneath(self, name: str, flags: int) -> int:
+        return open_beneath(self._top, name or ".", flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def _open_own(self, name: str, flags: int) -> int:
+        descriptor = self._open_beneath(name, flags)
+        try:
+            self._make_own(descriptor, name)
+        except OSError:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def _make_own(self, descriptor: int, name: str) -> None:

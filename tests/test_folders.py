@@ -132,6 +132,21 @@ def test_the_folder_itself_may_be_a_link_and_be_replaced(tmp_path: Path) -> None
         assert folder.holds("one")
 
 
+def test_all_folders_above_what_is_entered_are_closed_to_others(tmp_path: Path) -> None:
+    """Whoever could write to one would exchange what is below it; one of somebody else's is not passed through."""
+    (tmp_path / "top" / "a" / "b" / "c").mkdir(parents=True)
+    for name in ("a", "a/b"):
+        (tmp_path / "top" / name).chmod(0o777)
+    with Folder(tmp_path / "top", own=True) as folder:
+        folder.at("a/b/c/x.png")
+        assert [0o755, 0o755] == [(tmp_path / "top" / name).stat().st_mode & 0o777 for name in ("a", "a/b")]
+        if os.geteuid() == 0:
+            os.chown(tmp_path / "top" / "a", 65534, 65534)
+            folder.forget()
+            with pytest.raises(NotADirectoryError, match="somebody else"):
+                folder.at("a/b/c/x.png")
+
+
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     """However many sub-folders were named, closing lets go of all."""
     before = len(os.listdir("/proc/self/fd"))
