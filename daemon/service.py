@@ -115,7 +115,9 @@ class Service:
         stack.callback(os.close, announce(place / PRESENCE, {"pid": os.getpid(), "address": http.address}))
         limit_threads(settings.inference.threads)
         registry = Registry(settings.folder("models"))
-        swapper = Swapper(registry, Vetting(settings.file, self._stop, partial(ask_for_time, VETTING_SECONDS)), metrics)
+        vetting = Vetting(settings, self._stop, partial(ask_for_time, VETTING_SECONDS))
+        self._reloads.append(vetting.apply)
+        swapper = Swapper(registry, vetting, metrics)
         self._heed_signals()  # until here nothing is claimed, and their default is an end at once
 
         index = Index(settings.index, metrics, partial(past, settings)) if folders else Index(settings.index, metrics)

@@ -53,7 +53,7 @@ def promote(settings: Settings, model: str) -> Choice:
 
     """
     registry = Registry(settings.folder("models"))
-    vet = Vetting(settings.file, threading.Event())
+    vet = Vetting(settings, threading.Event())
     if VERSION.fullmatch(model):
         version = registry.version(model)
         if not registry.is_proven(version):

@@ -21,7 +21,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from daemon.config import ConfigError, Settings, load_settings
+from daemon.config import ConfigError, Settings
 from daemon.files import file_sha256
 from daemon.models.adoption import Findings, VettingHindered, VettingStopped
 from daemon.models.canary import canary_digits
@@ -42,14 +42,18 @@ class Vetting:
     """Tries one .h5 at a time in a child process.
 
     Args:
-        config: the config.toml, which names the hold-out and how much of it must be read right.
+        settings: names the hold-out, and how much of it must be read right.
         stop: set when it is time to stop; the child is then ended, and nothing decided.
         waiting: called a few times a second while the child works.
 
     """
 
-    def __init__(self, config: Path, stop: threading.Event, waiting: Callable[[], None] = lambda: None) -> None:
-        self._config, self._stop, self._waiting = config, stop, waiting
+    def __init__(self, settings: Settings, stop: threading.Event, waiting: Callable[[], None] = lambda: None) -> None:
+        self._settings, self._stop, self._waiting = settings, stop, waiting
+
+    def apply(self, settings: Settings) -> None:
+        """Put a changed configuration in force, for the next file."""
+        self._settings = settings
 
     def __call__(self, file: Path, shown: Path) -> Findings:
         """Try a file.
@@ -81,7 +85,7 @@ class Vetting:
             raise VettingHindered(f"{shown}: the vetting came to nothing: {error}") from error
 
     def _start(self, file: Path, output: IO[bytes], words: IO[bytes], folder: str) -> subprocess.Popen[bytes]:
-        command = python("-m", "daemon.training.vetting", str(self._config), str(file))
+        command = python("-m", "daemon.training.vetting", self._settings.to_text(), str(file))
         environment = os.environ | {"TMPDIR": folder}  # what is killed cleans up nothing
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us, and we end the child
         try:
@@ -134,11 +138,8 @@ def main(arguments: Sequence[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 60))  # or SIGKILL, not SIGXCPU, would be sent
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_WRITTEN, MAX_WRITTEN))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        settings, file = load_settings(Path(arguments[0])), Path(arguments[1])
-        file_sha256(file)  # what the disk does not give is missed here, and not in what Keras says
-    except ConfigError as error:
-        sys.exit(str(error))
+    settings, file = Settings.from_text(arguments[0]), Path(arguments[1])
+    file_sha256(file)  # what the disk does not give is missed here, and not in what Keras says
     from daemon.models.backend import keras
     from daemon.models.calibration import Calibration
     from daemon.models.live import LiveModel

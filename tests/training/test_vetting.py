@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.config import Settings, load_settings
 from daemon.models.adoption import VettingHindered, VettingStopped
 from daemon.models.registry import Registry, RegistryError
 from daemon.training.vetting import Vetting
@@ -22,63 +23,65 @@ SHIPPED = REPOSITORY / "models" / "v0001.h5"
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
+def settings(tmp_path: Path) -> Settings:
     """A configuration without a data set."""
-    return Path(shutil.copy(REPOSITORY / "config.toml", tmp_path))
+    return load_settings(Path(shutil.copy(REPOSITORY / "config.toml", tmp_path)))
 
 
-def test_without_a_data_set_a_few_digits_must_do(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_data_set_a_few_digits_must_do(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model reads them, though a module of the current folder would have ended the process.
 
     Ctrl-C, which on a terminal goes to the whole group of processes, reaches only who started it.
     """
-    (config.parent / "selectors.py").write_text("raise SystemExit('imported from the current folder')")
-    monkeypatch.chdir(config.parent)
-    found = Vetting(config, threading.Event(), waiting=lambda: signal_children(signal.SIGINT))(SHIPPED, SHIPPED)
+    (settings.root / "selectors.py").write_text("raise SystemExit('imported from the current folder')")
+    monkeypatch.chdir(settings.root)
+    found = Vetting(settings, threading.Event(), waiting=lambda: signal_children(signal.SIGINT))(SHIPPED, SHIPPED)
     assert (100, 299818) == (found.holdout.images, found.parameters)
     assert found.holdout.accuracy > 0.95
 
 
-def test_what_is_no_model_is_refused_under_its_own_name(config: Path) -> None:
+def test_what_is_no_model_is_refused_under_its_own_name(settings: Settings) -> None:
     """The reason names the file that was given, and not the copy that was tried."""
-    (config.parent / "copy.h5").write_bytes(b"no model")
+    (settings.root / "copy.h5").write_bytes(b"no model")
     with pytest.raises(RegistryError, match=r"^own\.h5: expected a Keras model"):
-        Vetting(config, threading.Event())(config.parent / "copy.h5", Path("own.h5"))
+        Vetting(settings, threading.Event())(settings.root / "copy.h5", Path("own.h5"))
 
 
-def test_a_vetting_heeds_a_stop(config: Path) -> None:
+def test_a_vetting_heeds_a_stop(settings: Settings) -> None:
     """Its process is gone, and nothing refused."""
     stop = threading.Event()
     with pytest.raises(VettingStopped):
-        Vetting(config, stop, waiting=stop.set)(SHIPPED, SHIPPED)
+        Vetting(settings, stop, waiting=stop.set)(SHIPPED, SHIPPED)
     assert [] == children()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_vetting_that_somebody_ends_refuses_nothing(config: Path, number: signal.Signals) -> None:
+def test_a_vetting_that_somebody_ends_refuses_nothing(settings: Settings, number: signal.Signals) -> None:
     """Neither a signal of somebody's nor the kernel's, out of memory, is the model's fault."""
     with pytest.raises(VettingHindered, match=number.name):
-        Vetting(config, threading.Event(), waiting=lambda: signal_children(number))(SHIPPED, SHIPPED)
+        Vetting(settings, threading.Event(), waiting=lambda: signal_children(number))(SHIPPED, SHIPPED)
 
 
-def test_what_the_disk_does_not_give_is_not_the_models_fault(config: Path) -> None:
+def test_what_the_disk_does_not_give_is_not_the_models_fault(settings: Settings) -> None:
     """EIO, as this file gives it."""
     with pytest.raises(VettingHindered, match=r"own\.h5: the vetting came to nothing: .*Input/output error"):
-        Vetting(config, threading.Event())(Path("/proc/self/mem"), Path("own.h5"))
+        Vetting(settings, threading.Event())(Path("/proc/self/mem"), Path("own.h5"))
 
 
-def test_no_room_for_what_a_vetting_says_refuses_nothing(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_what_a_vetting_says_refuses_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's fault is the machine's, wherever it is met."""
     monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
     with pytest.raises(VettingHindered, match="came to nothing"):
-        Vetting(config, threading.Event())(SHIPPED, SHIPPED)
+        Vetting(settings, threading.Event())(SHIPPED, SHIPPED)
 
 
-def test_a_wrong_configuration_refuses_nothing(config: Path) -> None:
-    """It is no fault of the model's, and is named."""
-    config.write_text("[gate]\ncanary = 1\n")
-    with pytest.raises(VettingHindered, match=r"came to nothing: .*canary"):
-        Vetting(config, threading.Event())(SHIPPED, SHIPPED)
+def test_a_vetting_goes_by_what_is_in_force(settings: Settings) -> None:
+    """What was written into config.toml since is not, right or wrong, before it was read and checked."""
+    wrong = settings.model_copy(update={"gate": settings.gate.model_copy(update={"canary_accuracy": 2.0})})
+    settings.file.write_text("[gate]\ncanary = 1\n")
+    vetting = Vetting(wrong, threading.Event())
+    vetting.apply(settings)
+    assert 100 == vetting(SHIPPED, SHIPPED).holdout.images
 
 
 def signal_children(number: int) -> None:
