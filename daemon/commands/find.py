@@ -16,7 +16,7 @@ from daemon.config import Settings
 from daemon.index.queries import COLUMNS, Wanted, as_dict, find
 from daemon.index.schema import get_state, open_to_read
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute instead of showing it
+FORMULA = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")  # what a spreadsheet computes instead of showing it; the last are wide
 
 
 def wanted(options: argparse.Namespace, now: datetime) -> Wanted:

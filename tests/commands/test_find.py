@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from daemon.commands.find import moment
+from daemon.commands.find import _cell, moment
 from daemon.config import Settings
 from daemon.index.schema import open_to_write, put_state
 from tests.conftest import Run
@@ -94,6 +94,12 @@ def test_export_opens_as_it_is(ask: Run) -> None:
     assert ["a.png", "batch7/b.png", "größe.txt", "./=c.png"] == [row["file"] for row in rows]
     assert {"2025-11-25 12:00:00.000"} == {rows[0]["answered_at"]}
     assert ("7", "0.99", "") == (rows[0]["digit"], rows[0]["confidence"], rows[2]["digit"])
+
+
+@pytest.mark.parametrize("first", "=+-@\t\r\uff1d\uff0b\uff0d\uff20")
+def test_what_spreadsheets_compute_is_spelled_otherwise(first: str) -> None:
+    """The wide forms, too, which some take for the narrow ones."""
+    assert f"./{first}1" == _cell("file", f"{first}1")
 
 
 def test_moments() -> None:
