@@ -26,7 +26,16 @@ BLOCK = 1 << 20  # bytes that are read at once
 
 
 class Damaged(OSError):
-    """An archive that cannot be read to its end; the message names it."""
+    """An archive that cannot be read to its end; the message names it.
+
+    Attributes:
+        path: of the tar.
+
+    """
+
+    def __init__(self, path: Path, reason: object) -> None:
+        super().__init__(f"{path}: expected a whole tar. Received: {reason}. Put a copy in its place, or move it away.")
+        self.path = path
 
 
 class Day:
@@ -64,9 +73,7 @@ class Day:
             self._file.close()
             if not isinstance(error, tarfile.TarError):
                 raise
-            raise Damaged(
-                f"{path}: expected a whole tar. Received: {error}. Put a copy in its place, or move it away."
-            ) from error
+            raise Damaged(path, error) from error
         order = np.argsort(np.array(names, np.uint64), kind="stable")
         self._names, self._offsets, self._sizes = (np.array(column, np.uint64)[order] for column in (names, offsets, sizes))
 
@@ -123,6 +130,15 @@ def days(folder: Path | None) -> list[Path]:
     return sorted(folder.glob(f"{DAY}.tar")) if folder else []
 
 
+def identity(path: Path) -> str:
+    """What another file in its place differs in; nothing where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what a kill left of a day's archive that was being written; all else in the folder is somebody's."""
     for left in folder.glob(f".{DAY}.*.tar"):
@@ -144,11 +160,11 @@ def extend(path: Path, day: Day, files: Iterable[tuple[str, BinaryIO]]) -> int:
         OSError: the machine failed; nothing has changed.
 
     """
+    path.parent.mkdir(exist_ok=True)  # not what is above it: a disk that is to be mounted there may be missing
     files = iter(files)
     first = next(files, None)
     if first is None:
         return 0
-    path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with replacing(path) as temporary:
         if day.end:

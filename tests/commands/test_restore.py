@@ -13,7 +13,7 @@ from daemon.index.retention import leave
 from daemon.index.schema import ORIGINAL, open_to_write
 from tests.conftest import Digits, Run, files_below
 from tests.index.answers import DAY, NOON, answer
-from tests.index.conftest import bare_settings
+from tests.index.conftest import bare_settings, has_gone_steadily
 
 
 def test_what_was_archived_comes_back(ask: Run, answered: Settings, tmp_path: Path) -> None:
@@ -38,6 +38,7 @@ def test_a_pattern_fetches_many(ask: Run, tmp_path: Path) -> None:
 
 def test_what_was_deleted_is_told(ask: Run, answered: Settings, tmp_path: Path) -> None:
     """What is left is fetched; what is nowhere is said, and so is a name that never was."""
+    has_gone_steadily(answered, NOON + 10 * DAY)
     leave(bare_settings(answered.root, processed_days=1, archive=""), NOON + 10 * DAY)
     code, _, err = ask("restore", "a.png", "--to", tmp_path / "back")
     assert (1, "a.png: it was deleted\n") == (code, err)

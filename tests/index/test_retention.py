@@ -25,7 +25,7 @@ from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
 from tests.conftest import files_below, leased
 from tests.index.answers import DAY, NOON, answer, put, reject
-from tests.index.conftest import bare_settings
+from tests.index.conftest import bare_settings, has_gone_steadily
 
 FULL = os.environ.get("FAULTS") == "full"
 ALL_OLD = {"processed_days": 30, "results_days": 30, "rejected_days": 30}
@@ -39,7 +39,9 @@ def make(root: Path) -> None:
     answer(root, os.fsdecode("größe.png".encode()), b"c", NOON + 2)
     reject(root, "d.txt", b"text", NOON + 3)
     answer(root, "e.png", b"e", NOON + DAY)
-    fill(root / "index.sqlite", bare_settings(root))
+    settings = bare_settings(root)
+    fill(settings.index, settings)
+    has_gone_steadily(settings, LATER)
 
 
 def archived(settings: Settings, day: str = "2025-11-25") -> dict[str, bytes]:
@@ -397,6 +399,7 @@ def test_a_folder_in_the_place_of_an_original_keeps_nothing_else(bare: Settings,
     fill(bare.index, bare)
     (bare.root / "processed" / "a").unlink()
     answer(bare.root, "a/b.png", b"b", NOON + 30 * DAY)
+    has_gone_steadily(bare, LATER)
     leave(bare_settings(bare.root, processed_days=30, archive=""), LATER)
     assert {"processed/a/b.png"} == {name for name in in_folders(bare) if name.startswith("processed/")}
     assert "processed/a: Is a directory; it stays" in caplog.text
@@ -421,6 +424,82 @@ def test_a_damaged_archive_is_named_and_stays_and_stops_nothing(
     assert {"processed/late.png", "results/late.png.json"} == in_folders(settings).keys()
     assert {"late.png", "e.png"} == rows(settings).keys()
     assert f"{tar}: expected a whole tar" in caplog.text
+
+
+def test_a_damaged_archive_that_is_mended_takes_the_rest(tmp_path: Path) -> None:
+    """What stayed in the folders for its sake leaves once a copy is in its place; until then its day is looked at once."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    leave(settings, LATER)
+    tar = tmp_path / "archive" / "2025-11-25.tar"
+    whole = tar.read_bytes()
+    late(tmp_path)
+    tar.write_bytes(b"")
+    assert 0 == leave(settings, LATER)
+    with closing(open_to_write(settings.index, 0)) as connection:
+        connection.row_factory = None
+        assert [] == list(retention._days(settings, connection, LATER // DAY * DAY, lambda: 1 << 40))
+    tar.write_bytes(whole)
+    assert 1 == leave(settings, LATER)
+    assert "processed/late.png" in archived(settings)
+    assert {} == {name: content for name, content in in_folders(settings).items() if "late" in name}
+
+
+@pytest.mark.parametrize("disk", ["missing", "not mounted"])
+def test_nothing_is_written_where_the_archives_disk_should_be(tmp_path: Path, disk: str) -> None:
+    """It would fill the disk below; what is old waits for the other."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    leave(settings, LATER)
+    late(tmp_path)
+    (tmp_path / "archive").rename(tmp_path / "elsewhere")
+    if disk == "not mounted":
+        (tmp_path / "archive").mkdir()
+    with pytest.raises(OSError, match="Mount their disk"):
+        leave(settings, LATER)
+    assert "processed/late.png" in in_folders(settings)
+    assert [] == archive.days(tmp_path / "archive")
+    shutil.rmtree(tmp_path / "archive", ignore_errors=True)
+    (tmp_path / "elsewhere").rename(tmp_path / "archive")
+    assert 1 == leave(settings, LATER)
+
+
+def test_the_folder_above_the_archive_is_not_made(tmp_path: Path) -> None:
+    """It may be where a disk is to be mounted."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, archive=str(tmp_path / "disk" / "archive"), **ALL_OLD)
+    before = in_folders(settings)
+    with pytest.raises(FileNotFoundError):
+        leave(settings, LATER)
+    assert before == in_folders(settings)
+    assert not (tmp_path / "disk").exists()
+
+
+def test_a_clock_that_has_leapt_deletes_nothing(tmp_path: Path) -> None:
+    """By one that is wrong all would be old; what is deleted for good waits until it has gone on for a day."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, archive="", **ALL_OLD)
+    before = in_folders(settings)
+    wrong = NOON + 1000 * DAY
+    for now in (wrong, wrong + 100, NOON, wrong, wrong + DAY - 1, wrong + 3 * DAY):
+        assert 0 == leave(settings, now)
+        assert before == in_folders(settings)
+    leave(settings, wrong + 4 * DAY)
+    assert {} == in_folders(settings)
+
+
+def late(root: Path) -> None:
+    """One more answer of the first day, of which the index knows."""
+    settings = bare_settings(root, **ALL_OLD)
+    record = answer(root, "late.png", b"late", NOON + 9)
+    with closing(open_to_write(settings.index, 0)) as connection:
+        put_state(connection, clean=1)
+    index = Index(settings.index, Metrics())
+    index.add([record])
+    index.close()
+    with closing(open_to_write(settings.index, 0)) as connection:
+        put_state(connection, since=None)
+        connection.execute("DELETE FROM state WHERE key LIKE 'left %'")  # as what is found by a filling
 
 
 def flip(path: Path, at: int) -> None:

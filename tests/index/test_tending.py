@@ -1,5 +1,6 @@
 """tending.py: when the child is started, and what it does."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
 from tests.conftest import files_below, wait_until
 from tests.index.answers import DAY, NOON, answer
-from tests.index.conftest import bare_settings
+from tests.index.conftest import bare_settings, has_gone_steadily
 
 PATIENT = 600.0  # seconds; a child that yields to everybody may wait long on a busy machine
 
@@ -129,6 +130,7 @@ def test_new_settings_are_looked_at_at_once(tended: Callable[..., Tended], tmp_p
 def test_what_was_not_read_again_is_not_in_force(tended: Callable[..., Tended]) -> None:
     """A configuration that is being edited deletes nothing before SIGHUP has had it read, and checked."""
     one = tended(results_days=1, archive="")
+    has_gone_steadily(one.settings, time.time())
     bare_settings(one.settings.root, processed_days=1, results_days=1, archive="")
     assert "done" == one.ended(0)
     assert ({"a.png"}, set()) == tuple(files_below(one.settings.folder(name)) for name in ("processed", "results"))
