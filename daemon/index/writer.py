@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -23,6 +24,7 @@ UNSETTLED = 50_000  # records that digests do not find yet: looked through in 10
 QUIET_SECONDS = 10.0  # without a new record: time to settle; among a million digests, 50,000 cost a third each of 10,000
 CLOSED_SECONDS = 5.0  # between two tries on a file that cannot be written
 BUSY_SECONDS = 60.0  # somebody else may write for so long before it is a fault
+MOST_WAL = 256 << 20  # bytes of index.sqlite-wal, which grows for as long as somebody reads, such as `digitd find | less`
 SLACK_SECONDS = 60.0  # the order of answers and of their records differs by less
 DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_SCHEMA")
 
@@ -41,6 +43,7 @@ class Index:
 
     def __init__(self, path: Path, metrics: Metrics, past: Callable[[], float | None] = lambda: math.inf) -> None:
         self._path, self._metrics, self._past = path, metrics, past
+        self._wal = path.with_name(f"{path.name}-wal")
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._pending: list[Record] = []
@@ -123,7 +126,21 @@ class Index:
             if inode != self._inode or get_state(self._connection)["clean"]:
                 self._begin(self._connection)
             self._inode = inode
+        if (size := self._wal_bytes()) > MOST_WAL:
+            is_held, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if is_held:
+                raise OSError(
+                    errno.EBUSY,
+                    f"expected nobody to read it for so long that its -wal takes {size >> 20} MiB. Received: somebody who "
+                    "does; `lslocks` names the process, perhaps a `digitd find` whose output nobody takes",
+                )
         return self._connection
+
+    def _wal_bytes(self) -> int:
+        try:
+            return self._wal.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         """Note that from now on it may be behind; what is so already, as after a crash, is to be found in the folders.

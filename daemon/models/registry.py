@@ -233,13 +233,17 @@ class Registry:
     def _choose(self, name: str, reason: str, before: str | None) -> None:
         if self.current_name() == name:
             return
-        if before not in (None, name):
-            replace_symlink(self.folder / PREVIOUS, f"{before}.h5")
+        older = before if before != name else None
+        is_back = name == self.previous_name()
+        if older and not is_back:
+            replace_symlink(self.folder / PREVIOUS, f"{older}.h5")
         link = self.folder / CURRENT
         if link.exists() and not link.is_symlink():
             aside = link.rename(self.folder / f"aside-{link.stat().st_ino}.h5")
             log.warning("somebody's own model stood in the place of %s; it is %s now", link, aside.name)
         replace_symlink(link, f"{name}.h5")
+        if older and is_back:  # only now: after an end in between nothing would be left to go back to
+            replace_symlink(self.folder / PREVIOUS, f"{older}.h5")
         self.ledger.record("current", name, reason, before=before)
 
     def _link(self, name: str) -> str | None:

@@ -64,6 +64,22 @@ def test_records_can_be_read_at_once(written: Written) -> None:
         assert ["b.png"] == [row["name"] for row in of_content(connection, record("", b"b").sha256 or b"")]
 
 
+def test_who_reads_for_long_fills_no_disk(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is behind a reader cannot be overwritten: from some size on it waits for him; then the file is small again."""
+    monkeypatch.setattr(writer, "MOST_WAL", 100_000)
+    written.write(record("0.png"))
+    wal = Path(f"{written.path}-wal")
+    with closing(open_to_read(written.path)) as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT 1 FROM answers").fetchone()
+        for number in range(1, 100):
+            written.write(record(f"{number}.png", b"%d" % number, NOON + number))
+        assert (0.0, True) == (written.metric("digitd_index_up"), wal.stat().st_size < 200_000)
+    written.write(after=CLOSED_SECONDS)
+    assert [f"{number}.png" for number in range(100)] == written.names()
+    assert (1.0, True) == (written.metric("digitd_index_up"), wal.stat().st_size < 100_000)
+
+
 def test_a_quiet_moment_settles(written: Written) -> None:
     """When nothing comes for a while, digests find what was appended."""
     written.write(record("a.png"))

@@ -1,5 +1,6 @@
 """registry.py: versions on disk, each with its manifest."""
 
+import errno
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.files import file_sha256
+from daemon.files import file_sha256, replace_symlink
 from daemon.models import making
 from daemon.models.ledger import ROTATED_BYTES
 from daemon.models.making import TrainingUnderWay
@@ -58,6 +59,25 @@ def test_a_version_describes_itself(registry: Registry) -> None:
 def test_the_folder_is_made_when_missing(tmp_path: Path) -> None:
     """An empty registry has no versions."""
     assert [] == Registry(tmp_path / "deep" / "models").names()
+
+
+def test_a_rollback_that_is_cut_short_can_be_done_again(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of the two links is replaced first: the version before is current, or still the one before."""
+    add(registry, "v0002")
+    registry.make_current("v0001", "a test")
+    registry.make_current("v0002", "a test")
+    replaced = []
+
+    def replace_first_one(link: Path, target: str) -> None:
+        if replaced:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replaced.append(link)
+        replace_symlink(link, target)
+
+    monkeypatch.setattr("daemon.models.registry.replace_symlink", replace_first_one)
+    with pytest.raises(OSError, match="No space"):
+        registry.roll_back()
+    assert "v0001" in (registry.current_name(), registry.previous_name())
 
 
 def test_names_are_in_the_order_of_their_numbers(registry: Registry) -> None:
