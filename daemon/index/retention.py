@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import os
 import shutil
 import sqlite3
@@ -17,7 +16,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from daemon.config import Settings
@@ -26,19 +24,16 @@ from daemon.folders import Folder
 from daemon.index import archive
 from daemon.index.answers import answered_at, parse
 from daemon.index.archive import PROCESSED, REJECTED, RESULTS, Day
+from daemon.index.due import DAMAGED, DAY_SECONDS, KEYS, check_archive, days, goes_steadily, look_again
+from daemon.index.looking import digest
 from daemon.index.schema import JSON, ORIGINAL, WAIT_SECONDS, delete, get_state, open_to_write, put_state
 
 log = logging.getLogger(__name__)
 
-DAY_SECONDS = 86400.0
-KEYS = {PROCESSED: "processed_days", RESULTS: "results_days", REJECTED: "rejected_days"}
-DAMAGED = "damaged "  # in the index's state, before an archive's name: which file it was that could not be read
 IN_ONE_TRANSACTION = 500  # answers whose new places are noted in one transaction
-_OLDEST = "SELECT min(answered_at) FROM answers WHERE answered_at >= ? AND answered_at < ?"
 _PAGE = """
 SELECT * FROM answers WHERE (answered_at, id) > (?, ?) AND answered_at < ? AND gone != 3 ORDER BY answered_at, id LIMIT ?
 """
-_ANY_ARCHIVED = "SELECT 1 FROM answers WHERE archive IS NOT NULL LIMIT 1"
 _MOVED = "UPDATE answers SET archive = ?, gone = ? WHERE id = ?"
 
 
@@ -91,15 +86,15 @@ def leave(settings: Settings, now: float, free_bytes: Callable[[], int] | None =
         connection.row_factory = sqlite3.Row
         if get_state(connection)["since"] is not None:
             return 0  # it is not known yet what there is
-        goes_steadily = _goes_steadily(connection, now)
+        is_steady = goes_steadily(connection, now)
         if settings.archive:
-            _check_archive(settings.archive, connection)
-            _look_again(settings.archive, connection)
+            check_archive(settings.archive, connection)
+            look_again(settings.archive, connection)
             archive.remove_unfinished(settings.archive)
         folders = {key: stack.enter_context(Folder(settings.folder(key))) for key in KEYS}
         left = 0
-        by_age = bool(settings.archive) or goes_steadily
-        for begin, keys in _days(settings, connection, now // DAY_SECONDS * DAY_SECONDS, ask, by_age):
+        by_age = bool(settings.archive) or is_steady
+        for begin, keys in days(settings, connection, now // DAY_SECONDS * DAY_SECONDS, ask, by_age):
             try:
                 left += _Leaving(settings, connection, folders, begin, keys).run()
             except archive.Damaged as error:
@@ -107,65 +102,6 @@ def leave(settings: Settings, now: float, free_bytes: Callable[[], int] | None =
                 put_state(connection, **{f"{DAMAGED}{error.path.name}": archive.identity(error.path)})
             put_state(connection, **{f"left {key}": begin + DAY_SECONDS for key in keys})
         return left
-
-
-def _goes_steadily(connection: sqlite3.Connection, now: float) -> bool:
-    """Whether the clock has gone on for a day without a leap: by one that is wrong, all would be old, and deleted."""
-    state = get_state(connection)
-    seen, since = (float(str(state.get(key, -math.inf))) for key in ("clock", "steady"))
-    if abs(now - seen) > DAY_SECONDS:
-        since = now
-    put_state(connection, clock=now, steady=since)
-    return now - since >= DAY_SECONDS
-
-
-def _check_archive(folder: Path, connection: sqlite3.Connection) -> None:
-    """Write nothing into the empty folder that is there while the archives' disk is not.
-
-    Raises:
-        OSError: there is nothing in the folder, and the index knows of archives.
-
-    """
-    if not (folder.is_dir() and any(folder.iterdir())) and connection.execute(_ANY_ARCHIVED).fetchone():
-        raise FileNotFoundError(
-            f"{folder}: expected the archives that the index knows of. Received: an empty folder, or none. "
-            "Mount their disk; where they are gone for good, `digitd index --rebuild` forgets them"
-        )
-
-
-def _look_again(folder: Path, connection: sqlite3.Connection) -> None:
-    """See to it that days are looked at again once a damaged archive was replaced, or moved away."""
-    noted = {key: value for key, value in get_state(connection).items() if key.startswith(DAMAGED)}
-    mended = [key for key, value in noted.items() if archive.identity(folder / key.removeprefix(DAMAGED)) != value]
-    if mended:
-        connection.executemany("DELETE FROM state WHERE key = ?", [(key,) for key in mended])
-        connection.execute("DELETE FROM state WHERE key LIKE 'left %'")
-
-
-def _days(
-    settings: Settings,
-    connection: sqlite3.Connection,
-    today: float,
-    free_bytes: Callable[[], int],
-    by_age: bool = True,
-) -> Iterator[tuple[float, set[str]]]:
-    """The days, oldest first, each with the folders that something of it leaves: for their age, or for want of room."""
-    while True:
-        state = get_state(connection)
-        begins: dict[str, float] = {}
-        short = free_bytes() < settings.retention.keep_free_mb << 20
-        for key, name in KEYS.items():
-            days = getattr(settings.retention, name)
-            until = today if short else today - days * DAY_SECONDS if days and by_age else 0.0
-            since = float(str(state.get(f"left {key}", 0.0)))
-            since = since if since <= today else 0.0  # it was noted by a clock that was wrong
-            (oldest,) = connection.execute(_OLDEST, (since, until)).fetchone()
-            if oldest is not None:
-                begins[key] = oldest // DAY_SECONDS * DAY_SECONDS
-        if not begins:
-            return
-        first = min(begins.values())
-        yield first, {key for key, begin in begins.items() if begin == first}
 
 
 class _Leaving:
@@ -262,11 +198,16 @@ class _Leaving:
         return True
 
     def _is_own(self, row: sqlite3.Row) -> bool:
-        """Whether the files under this answer's names are its own, as its JSON says; one that has left says nothing.
+        """Whether the files under this answer's names are its own, as its JSON says; where that has left, its digest does.
 
-        The same bytes dropped again are answered anew, into the same names.
+        The same bytes dropped again are answered anew, into the same names; others, once somebody has taken the first away.
         """
-        if row["gone"] & JSON or (file := self._open(parts(row)[1])) is None:
+        original, json = parts(row)
+        if row["gone"] & JSON:
+            if self._path is not None or row["sha256"] is None:
+                return True  # what is in an archive is compared with that
+            return digest(self._folders[original.key], original.path, self._max_bytes) in (None, row["sha256"])
+        if (file := self._open(json)) is None:
             return True
         with file:
             try:

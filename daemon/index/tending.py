@@ -16,8 +16,9 @@ from contextlib import closing
 
 from daemon.changes import tell_in_force
 from daemon.config import Settings
+from daemon.index.due import KEYS
 from daemon.index.filling import Superseded, fill
-from daemon.index.retention import KEYS, leave
+from daemon.index.retention import leave
 from daemon.index.schema import NoIndex, get_state, open_to_read
 from daemon.processes import die_with_parent, end, python, yield_to_most
 from daemon.systemd import log_handler

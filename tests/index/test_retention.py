@@ -17,6 +17,7 @@ import pytest
 from daemon.config import Settings
 from daemon.index import archive, retention
 from daemon.index.archive import Day
+from daemon.index.due import days
 from daemon.index.filling import fill, start_anew
 from daemon.index.queries import Wanted, as_dict, find
 from daemon.index.retention import leave
@@ -249,7 +250,7 @@ def test_days_are_looked_at_once(tmp_path: Path) -> None:
     with closing(open_to_write(settings.index, 0)) as connection:
         connection.row_factory = None
         connection.set_trace_callback(statements.append)
-        assert [] == list(retention._days(settings, connection, LATER // DAY * DAY, lambda: 1 << 40))
+        assert [] == list(days(settings, connection, LATER // DAY * DAY, lambda: 1 << 40))
     late = answer(tmp_path, "late.png", b"late", NOON + 9)
     index = Index(settings.index, Metrics())
     index.add([late])
@@ -438,7 +439,7 @@ def test_a_damaged_archive_that_is_mended_takes_the_rest(tmp_path: Path) -> None
     assert 0 == leave(settings, LATER)
     with closing(open_to_write(settings.index, 0)) as connection:
         connection.row_factory = None
-        assert [] == list(retention._days(settings, connection, LATER // DAY * DAY, lambda: 1 << 40))
+        assert [] == list(days(settings, connection, LATER // DAY * DAY, lambda: 1 << 40))
     tar.write_bytes(whole)
     assert 1 == leave(settings, LATER)
     assert "processed/late.png" in archived(settings)
@@ -488,10 +489,24 @@ def test_a_clock_that_has_leapt_deletes_nothing(tmp_path: Path) -> None:
     assert {} == in_folders(settings)
 
 
-def late(root: Path) -> None:
-    """One more answer of the first day, of which the index knows."""
+def test_what_took_the_name_of_an_original_is_as_old_as_it_is(bare: Settings) -> None:
+    """The first one's JSON was old enough to be deleted, and somebody took its original away."""
+    answer(bare.root, "a.png", b"first", NOON)
+    answer(bare.root, "b.png", b"stays", NOON)
+    fill(bare.index, bare)
+    has_gone_steadily(bare, NOON + 2 * DAY)
+    settings = bare_settings(bare.root, results_days=1, processed_days=30, archive="")
+    assert 2 == leave(settings, NOON + 2 * DAY)
+    late(bare.root, "a.png", b"second", NOON + 20 * DAY)
+    has_gone_steadily(bare, LATER)
+    leave(settings, LATER)
+    assert {"processed/a.png": b"second"} == in_folders(settings)
+
+
+def late(root: Path, name: str = "late.png", content: bytes = b"late", at: float = NOON + 9) -> None:
+    """One more answer, of the first day unless given, of which the index knows."""
     settings = bare_settings(root, **ALL_OLD)
-    record = answer(root, "late.png", b"late", NOON + 9)
+    record = answer(root, name, content, at)
     with closing(open_to_write(settings.index, 0)) as connection:
         put_state(connection, clean=1)
     index = Index(settings.index, Metrics())
