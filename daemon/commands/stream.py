@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import sys
 
 from daemon.config import Settings
@@ -19,6 +21,7 @@ def stream(settings: Settings, master: str) -> int:
         0; 1 where it could not start or failed; 2 where the extra is not installed, which trying again does not change.
 
     """
+    outlive_hangups()
     if importlib.util.find_spec("pyspark") is None or importlib.util.find_spec("pyarrow") is None:
         print(
             "digitd stream: expected PySpark and PyArrow. Received: neither or one of them. Install them with: "
@@ -36,3 +39,9 @@ def stream(settings: Settings, master: str) -> int:
     except (StartError, RegistryError) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def outlive_hangups() -> None:
+    """Ignore SIGHUP, after which systemd starts nobody again, unless it may come from a terminal that was closed."""
+    if not os.isatty(0):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
