@@ -13,14 +13,13 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from daemon import __version__
-from daemon.config import ENVIRONMENT_CONFIG, ConfigError, Settings, load_settings
+from daemon.config import ENVIRONMENT_CONFIG, WRITTEN, ConfigError, Settings, load_settings
 from daemon.index.schema import NoIndex
 from daemon.processes import become_owner
 from daemon.systemd import log_handler
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 ALL = 1 << 62  # answers: more than there can be, and no more than SQLite can count
-WRITTEN = ("work", "results", "processed", "rejected", "models", "logs")  # folders that a daemon alone writes to
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -239,6 +239,7 @@ class Settings(Table):
 
 
 FOLDERS = ("inbox", "work", "results", "processed", "rejected", "corrections", "models", "logs")
+WRITTEN = ("work", "results", "processed", "rejected", "models", "logs")  # those that a daemon alone writes to
 ONE_FILE_SYSTEM = ("inbox", "work", "processed", "rejected")  # files move between them by rename
 LOCK, PRESENCE = ".lock", ".daemon.json"  # in work/: one daemon per root, and which one it is
 STREAM = ".stream"  # in work/: the folder for what the tasks of a stream claimed

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SHORT = 107 - len("/12345678/digitd-12345678/pymp-12345678/listener-12345678")  # bytes; so sockets' names fit: unix(7)
@@ -60,10 +61,10 @@ def become_owner(*folders: Path) -> None:
     So what is made below them is hers, who needs it next, and no link that she plants, there or in their place, leads root
     astray. Where she cannot reach this very program, as in root's home, root stays root.
     """
-    found = [_whose(folder) for folder in folders if os.path.lexists(folder)]
-    if os.geteuid() != 0 or len({status.st_uid for status in found}) != 1 or found[0].st_uid == 0:
+    owner = _other_owner(folders)
+    if owner is None:
         return
-    user, group, groups = found[0].st_uid, found[0].st_gid, os.getgroups()
+    (user, group), groups = owner, os.getgroups()
     with suppress(PermissionError):  # a root without its rights
         os.setgroups([group])
         os.setresgid(group, group, 0)
@@ -77,6 +78,35 @@ def become_owner(*folders: Path) -> None:
             os.setgroups(groups)
     if not os.access(".", os.X_OK):
         os.chdir("/")
+
+
+@contextmanager
+def as_owner(*folders: Path) -> Iterator[None]:
+    """Open files as the other user whose all these folders are, where root runs this; then go on as root."""
+    owner, groups = _other_owner(folders), os.getgroups()
+    if owner is None:
+        yield
+        return
+    user, group = owner
+    try:
+        with suppress(PermissionError):  # a root without its rights
+            os.setgroups([group])
+            os.setegid(group)
+            os.seteuid(user)
+        yield
+    finally:
+        with suppress(PermissionError):
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(groups)
+
+
+def _other_owner(folders: Iterable[Path]) -> tuple[int, int] | None:
+    """User and group of these folders, where this is root, and they are all one other user's."""
+    found = [_whose(folder) for folder in folders if os.path.lexists(folder)]
+    if os.geteuid() != 0 or len({status.st_uid for status in found}) != 1 or found[0].st_uid == 0:
+        return None
+    return found[0].st_uid, found[0].st_gid
 
 
 def _whose(folder: Path) -> os.stat_result:

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from daemon.config import Settings
+from daemon.config import WRITTEN, Settings
 from daemon.files import printable
 from daemon.folders import Folder
 from daemon.index.archive import BLOCK, Day
 from daemon.index.queries import Wanted, find
 from daemon.index.retention import Part, parts
 from daemon.index.schema import open_to_read
+from daemon.processes import as_owner
 
 
 def restore(settings: Settings, name: str, target: Path) -> int:
@@ -32,7 +33,8 @@ def restore(settings: Settings, name: str, target: Path) -> int:
         NoIndex: there is nothing to ask.
 
     """
-    with closing(open_to_read(settings.index)) as connection:
+    folders = [settings.folder(name) for name in WRITTEN]
+    with as_owner(*folders), closing(open_to_read(settings.index)) as connection:
         pattern = any(character in name for character in "*?[")
         rows = [row for row in find(connection, Wanted(name)) if pattern or os.fsdecode(row["name"]) == name]
     failed = not rows
@@ -41,7 +43,10 @@ def restore(settings: Settings, name: str, target: Path) -> int:
     for row in rows:
         for part in parts(row):
             try:
-                _copy(_content(settings, row, part), target, part.path)
+                content = _content(settings, row, part)
+                with as_owner(*folders):  # what opens the file; what is written is the caller's own
+                    first = next(content, b"")
+                _copy(first, content, target, part.path)
             except (OSError, ValueError) as error:
                 print(f"{printable(part.path)}: {error}", file=sys.stderr)
                 failed = True
@@ -64,9 +69,8 @@ def _content(settings: Settings, row: sqlite3.Row, part: Part) -> Iterator[bytes
             yield piece
 
 
-def _copy(content: Iterator[bytes], target: Path, name: str) -> None:
-    """Write a new file; only once there is something to write. What the index calls it leads nowhere else."""
-    first = next(content, b"")
+def _copy(first: bytes, content: Iterator[bytes], target: Path, name: str) -> None:
+    """Write a new file. What the index calls it leads nowhere else."""
     with Folder(target, make=True) as folder:
         folder.make_parents(name)
         try:

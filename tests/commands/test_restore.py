@@ -1,6 +1,8 @@
 """restore.py: `digitd restore`."""
 
 import os
+import shutil
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from daemon.index.schema import ORIGINAL, open_to_write
 from tests.conftest import Digits, Run, files_below
 from tests.index.answers import DAY, NOON, answer
 from tests.index.conftest import bare_settings, has_gone_steadily
+
+NOBODY = 65534
 
 
 def test_what_was_archived_comes_back(ask: Run, answered: Settings, tmp_path: Path) -> None:
@@ -75,3 +79,21 @@ def test_a_name_that_is_not_utf8_is_one_like_any_other(ask: Run, answered: Setti
     code, out, err = ask(command, *arguments)
     assert (0, "") == (code, err)
     assert "a\\xff.png" in out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read what its owner may not")
+def test_nothing_of_roots_is_restored(ask: Run, answered: Settings, tmp_path: Path) -> None:
+    """Whose folders they are may put a link in the place of one: it is opened as that user."""
+    (tmp_path / "secret").mkdir(mode=0o700)
+    (tmp_path / "secret" / "a.png").write_bytes(b"a secret")
+    shutil.rmtree(answered.root / "processed")
+    (answered.root / "processed").symlink_to(tmp_path / "secret")
+    for path in (tmp_path, *tmp_path.parents):
+        if path.is_relative_to(tempfile.gettempdir()) and path != Path(tempfile.gettempdir()):
+            path.chmod(0o755)
+    for path in (answered.root, *answered.root.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    code, _, err = ask("restore", "a.png", "--to", tmp_path / "back")
+    assert (1, True) == (code, "Permission denied" in err)
+    assert {"a.png.json"} == files_below(tmp_path / "back")
+    assert (0, 0) == (os.geteuid(), (tmp_path / "back" / "a.png.json").stat().st_uid)
