@@ -13,6 +13,8 @@ from daemon.index.archive import PROCESSED, REJECTED, RESULTS
 from daemon.index.schema import get_state, put_state
 
 DAY_SECONDS = 86400.0
+LEAP_SECONDS = DAY_SECONDS  # between two looks, one of which may wait for a quiet moment for hours
+STEADY_SECONDS = 6 * 3600.0  # in which a clock that is wrong is set right; no longer, for machines that run by day only
 KEYS = {PROCESSED: "processed_days", RESULTS: "results_days", REJECTED: "rejected_days"}
 DAMAGED = "damaged "  # in the index's state, before an archive's name: which file it was that could not be read
 _OLDEST = "SELECT min(answered_at) FROM answers WHERE answered_at >= ? AND answered_at < ?"
@@ -20,13 +22,13 @@ _ANY_ARCHIVED = "SELECT 1 FROM answers WHERE archive IS NOT NULL LIMIT 1"
 
 
 def goes_steadily(connection: sqlite3.Connection, now: float) -> bool:
-    """Whether the clock has gone on for a day without a leap: by one that is wrong, all would be old, and deleted."""
+    """Whether the clock has gone on without a leap for a while: by one that is wrong, all would be old, and deleted."""
     state = get_state(connection)
     seen, since = (float(str(state.get(key, -math.inf))) for key in ("clock", "steady"))
-    if abs(now - seen) > DAY_SECONDS:
+    if abs(now - seen) > LEAP_SECONDS:
         since = now
     put_state(connection, clock=now, steady=since)
-    return now - since >= DAY_SECONDS
+    return now - since >= STEADY_SECONDS
 
 
 def check_archive(folder: Path, connection: sqlite3.Connection) -> None:

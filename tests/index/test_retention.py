@@ -17,7 +17,7 @@ import pytest
 from daemon.config import Settings
 from daemon.index import archive, retention
 from daemon.index.archive import Day
-from daemon.index.due import days
+from daemon.index.due import STEADY_SECONDS, days
 from daemon.index.filling import fill, start_anew
 from daemon.index.queries import Wanted, as_dict, find
 from daemon.index.retention import leave
@@ -477,15 +477,15 @@ def test_the_folder_above_the_archive_is_not_made(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_has_leapt_deletes_nothing(tmp_path: Path) -> None:
-    """By one that is wrong all would be old; what is deleted for good waits until it has gone on for a day."""
+    """By one that is wrong all would be old; what is deleted for good waits until it has gone on for a while."""
     make(tmp_path)
     settings = bare_settings(tmp_path, archive="", **ALL_OLD)
     before = in_folders(settings)
     wrong = NOON + 1000 * DAY
-    for now in (wrong, wrong + 100, NOON, wrong, wrong + DAY - 1, wrong + 3 * DAY):
+    for now in (wrong, wrong + 100, NOON, wrong, wrong + STEADY_SECONDS - 1, wrong + 3 * DAY):
         assert 0 == leave(settings, now)
         assert before == in_folders(settings)
-    leave(settings, wrong + 4 * DAY)
+    leave(settings, wrong + 3 * DAY + STEADY_SECONDS)
     assert {} == in_folders(settings)
 
 
