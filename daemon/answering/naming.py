@@ -25,7 +25,7 @@ FOREIGN = ("", "")  # owner of a name that is no JSON of ours: equal to no drop
 
 def candidates(folder: Folder, name: str, digest: str) -> Iterator[str]:
     """The names that a file may have in a folder, the plain one first; there is always another one."""
-    place = _flattened(folder, name)
+    place = flattened(folder, name)
     return (with_ending(place, tag, "") for tag in tags(digest))
 
 
@@ -108,7 +108,7 @@ def _sha256(folder: Folder, name: str) -> str | None:
         raise
 
 
-def _flattened(folder: Folder, name: str) -> str:
+def flattened(folder: Folder, name: str) -> str:
     """The name itself, or `a~b` for `a/b` where something else than a folder is in the sub-folder's place."""
     place = name
     while place := place.rpartition("/")[0]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from daemon.answering.naming import may_have, tags
+from daemon.answering.naming import flattened, may_have, tags
 from daemon.drops import with_ending
 from daemon.folders import Folder, rename
 from daemon.reading.content import read_content
@@ -79,7 +79,10 @@ class Labelling:
                 f"Expected the image that was answered. Received: another one that is called {original!r}."
             )
         others = [name for name in self._labels_of(content, found) if name.partition("/")[0] != label]
-        names = (with_ending(f"{label}/{original}", tag, "") for tag in tags(found))
+        place = f"{label}/{original}"
+        if flattened(self._folder, place) != place:  # a label of an image that is called like its folder is in the way
+            place = f"{label}/{original.replace('/', '~')}"
+        names = (with_ending(place, tag, "") for tag in tags(found))
         status = originals.status(original)
         name = next(name for name in names if may_have(self._folder, name, found, status))
         done = Labelled(name, found, tuple(others), not self._folder.holds(name))

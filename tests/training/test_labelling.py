@@ -47,6 +47,15 @@ def test_taking_back_leaves_what_was_there(originals: Folder, corrections: Path)
     assert (corrections / "3/by-hand.png").read_bytes() == b"aa"
 
 
+def test_a_label_in_the_place_of_a_folder_is_in_nobodys_way(originals: Folder, corrections: Path) -> None:
+    """One image was dropped as sub, another one as sub/a.png."""
+    (corrections / "7").mkdir()
+    (corrections / "7" / "sub").write_bytes(b"another")
+    with Labelling(corrections, 10) as labels:
+        assert "7/sub~a.png" == labels.label(originals, "sub/a.png", "7").name
+        assert not labels.label(originals, "sub/a.png", "7").is_new
+
+
 def test_what_somebody_labelled_since_is_not_taken_back(originals: Folder, corrections: Path) -> None:
     """Whoever moved the label since keeps it."""
     with Labelling(corrections, 10) as labels:
