@@ -116,12 +116,12 @@ class Candidates:
             return run
 
     def _write_down(self, run: Run, labels: Set[Label]) -> None:
-        """Write what others may read later, once all is decided."""
+        """Write what others may read later, once all is decided; first what keeps the next training from coming at once."""
+        if run.result != "stopped":
+            write_learnt(self.settings, labels)
         if run.report is not None:
             content = run.report | {"verdict": run.result, "reason": run.reason}
             write_durably(self._logs(run.version) / "report.json", json.dumps(content, indent=2).encode() + b"\n")
-        if run.result != "stopped":
-            write_learnt(self.settings, labels)
         if aside := self._registry.ledger.rotate(self._registry.names()):
             log.info("the ledger was long; all of it is in %s now", aside)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,24 @@ def test_what_was_decided_stands_where_it_cannot_be_written_down(child: Child, c
     assert train(child).result == "promoted"
     assert (child.registry.current_name(), [*child.registry.ledger.lines()][-1]["event"]) == ("v0002", "promoted")
     assert "v0002: [Errno 21] Is a directory" in caplog.text
+
+
+def test_what_was_learnt_is_written_where_the_report_cannot_be(child: Child) -> None:
+    """Else the corrections that it came for would be new ones again at the next start."""
+    kept = child.settings.folder("logs") / "training" / "v0002"
+
+    def run_child(job: Job, logs: Path, **_: Any) -> None:
+        child(job, logs)
+        if subprocess.run(["chattr", "+i", kept], check=False, capture_output=True).returncode:
+            pytest.skip("needs root, and a file system with immutable files")
+
+    label = 7, "ab" * 32
+    try:
+        candidates = Candidates(child.settings, child.registry, run_child=run_child)
+        assert "promoted" == candidates.run("a test", 1_700_000_000.0, labels={label}, even_if_nothing_new=True).result
+        assert [label] == list(read_learnt(child.settings))
+    finally:
+        subprocess.run(["chattr", "-i", kept], check=False, capture_output=True)
 
 
 def test_without_any_version_the_first_is_promoted(child: Child) -> None:
