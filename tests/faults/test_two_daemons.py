@@ -13,13 +13,13 @@ from daemon.files import file_sha256, replace_symlink
 from daemon.models.registry import Registry
 from tests.faults.harness import (
     FULL,
+    OURS,
     Daemon,
     Drops,
     Nursery,
     Reader,
     chances,
     check_all_done,
-    files_below,
     is_settled,
     lay_out,
     png,
@@ -66,15 +66,15 @@ def test_killed_at_random_moments_two_daemons_lose_and_double_nothing(pair: tupl
             pause_at_most(chance, 0.3)
             victim.kill()
             victim.start()
-        until(lambda: is_settled(one.root) and not claimed(two), 120, "all to be done")
+        until(lambda: is_settled(one.root) and all(map(is_tidy, pair)), 120, "all to be done")
         done = [daemon.metric("digitd_images_total") for daemon in pair]
     check_all_done(one.root, drops, killed=True)
     print(f"\ntwo daemons: {drops.count} files, {KILLS} kills; since their last starts they answered {done}")
 
 
-def claimed(daemon: Daemon) -> list[Path]:
-    """What a daemon has in its work/."""
-    return files_below(daemon.root / "work")
+def is_tidy(daemon: Daemon) -> bool:
+    """Whether its work/ has nothing of others, and no folder, which the sweep after the last file removes."""
+    return {path.name for path in (daemon.root / "work").iterdir()} <= OURS
 
 
 def test_two_daemons_take_one_swap_and_notice_one_correction(pair: tuple[Daemon, Daemon]) -> None:
