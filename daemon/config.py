@@ -194,8 +194,11 @@ class Settings(Table):
     _file: Path = PrivateAttr(default=Path("config.toml"))
 
     def to_text(self) -> str:
-        """All of it, for a process of ours: what is in force here, whatever the file says by now."""
-        return json.dumps([str(self._file), self.model_dump_json()])
+        """All of it, for a process of ours: what is in force here, whatever the file says by now.
+
+        But for what is for Spark, which may be a secret: everybody may read a process's command line.
+        """
+        return json.dumps([str(self._file), self.model_dump_json(exclude={"stream": {"spark"}})])
 
     @classmethod
     def from_text(cls, text: str) -> Settings:

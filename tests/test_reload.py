@@ -90,6 +90,15 @@ def test_what_needs_a_restart_is_in_force_nowhere(tmp_path: Path) -> None:
     assert (now, now.file) == (handed_on, handed_on.file)
 
 
+def test_no_secret_stands_on_a_command_line(tmp_path: Path) -> None:
+    """Whoever is on the machine may read there what is handed on to our own processes."""
+    settings = load_settings(make_root(tmp_path / "root") / "config.toml")
+    stream = settings.stream.model_copy(update={"spark": ["spark.authenticate.secret=told-to-nobody"]})
+    text = settings.model_copy(update={"stream": stream}).to_text()
+    assert "told-to-nobody" not in text
+    assert settings == Settings.from_text(text)
+
+
 def test_every_live_key_is_taken_up_by_the_part_that_it_is_for(root: Path, start_daemon: Callable[..., Daemon]) -> None:
     """Each key that is marked live is told, once, as being in force; none of them is said to need a restart."""
     daemon = start_daemon().wait_ready()

@@ -87,13 +87,17 @@ def _schedule_problems(settings: Settings) -> Iterator[str]:
 
 
 def _folder_problems(settings: Settings) -> Iterator[str]:
-    for name in FOLDERS:
-        folder = settings.folder(name)
+    folders = {f"[paths] {name}": settings.folder(name) for name in FOLDERS}
+    if settings.archive:
+        folders["[retention] archive"] = settings.archive
+        if settings.root.exists() and not settings.archive.parent.exists():
+            yield f"[retention] archive: expected a disk that is mounted. Received: no folder {settings.archive.parent}"
+    for key, folder in folders.items():
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
         if not nearest.is_dir():
-            yield f"[paths] {name}: expected a folder. Received: {nearest} is a file"
+            yield f"{key}: expected a folder. Received: {nearest} is a file"
         elif not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
-            yield f"[paths] {name}: {nearest} is not readable and writable for this user"
+            yield f"{key}: {nearest} is not readable and writable for this user"
     for name in ONE_FILE_SYSTEM:
         try:
             try_renames(settings.folder("work"), settings.folder(name))

@@ -35,13 +35,16 @@ def check_archive(folder: Path, connection: sqlite3.Connection) -> None:
     """Write nothing into the empty folder that is there while the archives' disk is not.
 
     Raises:
-        OSError: there is nothing in the folder, and the index knows of archives.
+        OSError: there is nothing in the folder, the index knows of archives, and it is not the one that they were in.
 
     """
-    if not (folder.is_dir() and any(folder.iterdir())) and connection.execute(_ANY_ARCHIVED).fetchone():
+    inode = folder.stat().st_ino if folder.is_dir() else None
+    if inode is not None and (any(folder.iterdir()) or inode == get_state(connection).get("archive")):
+        put_state(connection, archive=inode)  # whoever empties this very folder keeps the archives elsewhere
+    elif connection.execute(_ANY_ARCHIVED).fetchone():
         raise FileNotFoundError(
             f"{folder}: expected the archives that the index knows of. Received: an empty folder, or none. "
-            "Mount their disk; where they are gone for good, `digitd index --rebuild` forgets them"
+            "Mount their disk; where they are kept elsewhere for good, put any file there"
         )
 
 

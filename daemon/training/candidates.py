@@ -117,7 +117,7 @@ class Candidates:
 
     def _write_down(self, run: Run, labels: Set[Label]) -> None:
         """Write what others may read later, once all is decided; first what keeps the next training from coming at once."""
-        if run.result != "stopped":
+        if run.result not in ("stopped", "failed"):
             write_learnt(self.settings, labels)
         if run.report is not None:
             content = run.report | {"verdict": run.result, "reason": run.reason}

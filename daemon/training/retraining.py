@@ -19,6 +19,7 @@ from daemon.training.schedule import Schedule
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 60.0  # before a training that met another, or was stopped, is tried again
+FAILED_SECONDS = 86400.0  # before corrections whose training failed, as on a full disk, ask for another
 
 
 class Retraining:
@@ -50,7 +51,7 @@ class Retraining:
         self._learnt = Labels()  # what it had looked at
         self._counted: tuple[object, object] = (None, None)  # the labels, and what was learnt, that `_new` was counted of
         self._new = 0
-        self._not_before = -math.inf
+        self._not_before = self._failed_until = -math.inf
         for line in registry.ledger.lines():
             if line.get("event") == PROMOTED:
                 metrics.training_last_success.set(line["time"])
@@ -112,7 +113,7 @@ class Retraining:
         if scheduled is not None and scheduled <= now:
             return "scheduled"
         wanted, quiet = self._settings.retrain.after_corrections, self._settings.retrain.quiet_seconds
-        is_quiet = steady - self._corrections.last_new >= quiet
+        is_quiet = steady - self._corrections.last_new >= quiet and steady >= self._failed_until
         return "corrections" if wanted and is_quiet and self._count_new() >= wanted else None
 
     def _count_new(self) -> int:
@@ -139,8 +140,10 @@ class Retraining:
             self._metrics.training_in_progress.set(0)
         if run.result == "stopped":
             self._not_before = steady + PAUSE_SECONDS
+        elif run.result == "failed":
+            self._last, self._failed_until = now, steady + FAILED_SECONDS
         else:
-            self._last, self._learnt = now, labels
+            self._last, self._learnt, self._failed_until = now, labels, -math.inf
         self._show(run)
 
     def _show(self, run: Run) -> None:

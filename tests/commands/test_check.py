@@ -40,6 +40,14 @@ def test_check_names_every_problem(run: Run, root: Path, monkeypatch: pytest.Mon
         assert any(expected in problem for problem in problems), problems
 
 
+def test_check_finds_an_archive_whose_disk_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing would leave, which nobody would notice for months."""
+    monkeypatch.setenv("DIGITD_RETENTION__ARCHIVE", str(tmp_path / "disk" / "archive"))
+    code, out, _ = run("check")
+    assert code == 1
+    assert f"problem: [retention] archive: expected a disk that is mounted. Received: no folder {tmp_path}/disk\n" in out
+
+
 def test_check_finds_a_schedule_that_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong cron is a problem before the service is restarted, not after."""
     monkeypatch.setenv("DIGITD_RETRAIN__CRON", "0 25 * * *")

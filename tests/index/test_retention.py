@@ -465,6 +465,24 @@ def test_nothing_is_written_where_the_archives_disk_should_be(tmp_path: Path, di
     assert 1 == leave(settings, LATER)
 
 
+def test_whoever_takes_the_archives_away_stops_nothing(tmp_path: Path) -> None:
+    """Their own folder may be emptied, as to another machine; another one in its place takes a file of any name."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD)
+    for name in ("", "late.png", "later.png"):
+        if name:
+            late(tmp_path, name)
+        assert leave(settings, LATER)
+        leave(settings, LATER)
+        for tar in archive.days(tmp_path / "archive"):
+            tar.unlink()
+    (tmp_path / "archive").rename(tmp_path / "elsewhere")
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "they are on tape").touch()
+    late(tmp_path, "latest.png")
+    assert 1 == leave(settings, LATER)
+
+
 def test_the_folder_above_the_archive_is_not_made(tmp_path: Path) -> None:
     """It may be where a disk is to be mounted."""
     make(tmp_path)

@@ -269,17 +269,18 @@ def test_a_folder_data_set_is_looked_at_as_it_is_read(child: Child, open_path: P
     assert train(child, even_if_nothing_new=False).result != "nothing_to_learn"
 
 
-def test_what_a_training_looked_at_is_remembered_unless_it_was_stopped(child: Child, digits: Digits) -> None:
-    """A stopped one has used nothing up; a failed one has, or it would be begun again and again."""
+def test_what_a_training_looked_at_is_remembered_if_it_came_to_a_verdict(child: Child, digits: Digits) -> None:
+    """A stopped one has used nothing up, and neither has one that failed, as on a full disk."""
     put(child.settings.folder("corrections"), 3, "a.png", digits.png(0))
 
     def end(result: str) -> None:
         raise TrainingEnded(result, "so it was told")
 
-    child.meanwhile = lambda: end("stopped")
-    assert (train(child).result, len(read_learnt(child.settings))) == ("stopped", 0)
-    child.meanwhile = lambda: end("failed")
-    assert (train(child).result, len(read_learnt(child.settings))) == ("failed", 1)
+    for result in ("stopped", "failed"):
+        child.meanwhile = lambda: end(result)  # noqa: B023 -- it is called before the next one
+        assert (train(child).result, len(read_learnt(child.settings))) == (result, 0)
+    child.meanwhile = lambda: None
+    assert (train(child).result, len(read_learnt(child.settings))) == ("promoted", 1)
 
 
 def test_an_unreadable_correction_does_not_fail_the_training(child: Child, open_path: Path, digits: Digits) -> None:

@@ -17,7 +17,7 @@ from daemon.telemetry.metrics import Metrics
 from daemon.training.candidates import Candidates, Run
 from daemon.training.correction_watch import CorrectionWatch
 from daemon.training.labels import write_learnt
-from daemon.training.retraining import PAUSE_SECONDS, Retraining
+from daemon.training.retraining import FAILED_SECONDS, PAUSE_SECONDS, Retraining
 from daemon.training.seen import read_labels
 from tests.conftest import Digits
 from tests.training.test_corrections import put
@@ -43,7 +43,7 @@ class Trainings(Candidates):
             raise self.result
         if self.result != "nothing_to_learn":
             self.registry.ledger.record(self.result, "v0002", "so it was told", why=why, began=began)
-        if self.result != "stopped":
+        if self.result not in ("stopped", "failed"):
             write_learnt(self.settings, read_labels(self.settings, time.time()))
         return Run(self.result, "v0002", "so it was told")
 
@@ -229,6 +229,21 @@ def test_a_training_that_came_to_an_end_is_not_begun_again(
     correct(60)
     assert [daemon.wait(10), daemon.wait(60), daemon.wait(3600)] == [[], ["corrections"], []]
     assert [daemon.wait(15 * 3600), daemon.wait(3600)] == [["scheduled"], []]
+
+
+@pytest.mark.parametrize("result", ["failed", OSError("disk full")])
+def test_corrections_whose_training_failed_ask_again_a_day_later(
+    daemon: Daemon, correct: Callable[[int], None], result: str | Exception
+) -> None:
+    """Without a schedule 60 would else wait for 50 more, with their cause long mended; after a restart they ask at once."""
+    retrain = daemon.settings.retrain.model_copy(update={"cron": ""})
+    daemon.settings = daemon.settings.model_copy(update={"retrain": retrain})
+    daemon.retraining.apply(daemon.settings)
+    daemon.trainings.result = result
+    correct(60)
+    assert [daemon.wait(10), daemon.wait(60), daemon.wait(FAILED_SECONDS - 60)] == [[], ["corrections"], []]
+    assert [daemon.wait(60), daemon.wait(60)] == [["corrections"], []]
+    assert [daemon.restart().wait(), daemon.restart().wait(10)] == [["corrections"], []]
 
 
 def test_a_training_by_hand_counts(daemon: Daemon, correct: Callable[[int], None]) -> None:
