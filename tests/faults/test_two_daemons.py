@@ -50,7 +50,7 @@ def two_daemons(nursery: Nursery, folder: Path) -> tuple[Daemon, Daemon]:
 
 def test_killed_at_random_moments_two_daemons_lose_and_double_nothing(pair: tuple[Daemon, Daemon]) -> None:
     """Whichever is killed in mid-work, the other goes on; what the first had claimed it does itself when it is back."""
-    one, two = pair
+    one, _ = pair
     chance = chances(SEED)
     drops = Drops(one.root / "inbox")
     with Reader(one.root), ExitStack() as stack:
