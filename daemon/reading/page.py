@@ -18,6 +18,7 @@ from daemon.reading.drawing import draw
 from daemon.reading.frames import find_framed
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading, centre, fit
 from daemon.reading.rules import erase_rules
+from daemon.reading.shadows import DARKEST_PAPER, lift_shadows
 from daemon.reading.small import paper_is_light
 
 # Background and threshold.
@@ -26,7 +27,6 @@ REACH_SHARE = 0.11  # of the longer side; half the width of a square that no str
 EVEN_SHARE = 0.1  # of the places where ink and paper meet: so near to a half, their share tells nothing of which is which
 NARROW_SHARE = 0.75  # of the most contrast; where what is narrow has less, an edge has the most
 FLAT = 12  # grey levels; where the border of the background varies less, the paper has one grey all over
-DARKEST_PAPER = 40  # grey levels; in a deeper shadow ink is not made stronger any more
 FAINT_CONTRAST = 16  # grey levels; ink that covers little may be fainter, for paper's grain is everywhere
 FAINT_SHARE = 0.12  # of the picture
 LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whatever Otsu says
@@ -50,6 +50,7 @@ def read_page(grey: np.ndarray) -> list[Reading]:
 
     Returns:
         Its reading as a page, and that as a digit cut out of one, or within a frame, where it differs; the likelier first.
+        Where a shadow seems to lie on it, those without the shadow come before.
 
     Raises:
         Blank: there is no ink.
@@ -60,18 +61,24 @@ def read_page(grey: np.ndarray) -> list[Reading]:
         raise Blank(high - low)
     readings: list[Reading] = []
     blank = None
+    inks: list[tuple[np.ndarray, float, float, float, float]] = []
     for ink in find_inks(grey):
+        found = _find_threshold(ink)
+        if not inks and (lifted := lift_shadows(ink, found[0])) is not None:  # the second is a guess already
+            inks.append((lifted, *_find_threshold(lifted)))
+        inks.append((ink, *found))
+    for one in inks:
         try:
-            readings += _read_ink(ink)
-        except Blank as found:
-            blank = found
+            readings += _read_ink(*one)
+        except Blank as found_none:
+            blank = found_none
     if blank and not readings:
         raise blank
     return readings
 
 
-def _read_ink(ink: np.ndarray) -> list[Reading]:
-    threshold, level, contrast, share = _find_threshold(ink)
+def _read_ink(ink: np.ndarray, threshold: float, level: float, contrast: float, share: float) -> list[Reading]:
+    """Read ink of which this is what `_find_threshold` gives."""
     if contrast < (FAINT_CONTRAST if share < FAINT_SHARE else BLANK_CONTRAST):
         raise Blank(contrast)
     components = find_components(erase_rules(cv2.threshold(ink, threshold, 255, cv2.THRESH_BINARY)[1]))

@@ -141,3 +141,15 @@ def test_faint_pencil_is_read_and_the_grain_of_paper_is_not(strokes: list[tuple[
     grain = np.random.default_rng(1).integers(0, 3, (50, 50)).repeat(4, 0).repeat(4, 1)
     with pytest.raises(Blank):
         normalise((245 - 9 * grain).astype(np.uint8))
+
+
+@pytest.mark.parametrize("strokes", [SEVEN, FIVE, ZERO], ids=["7", "5", "0"])
+def test_a_finger_that_shades_the_digit_is_no_ink(strokes: list[tuple[float, float]]) -> None:
+    """A shadow as wide as a bold stroke comes in from the border, joins the digit, and is weaker than it."""
+    page = draw(strokes, (200, 240), 60, 8)
+    plain = normalise(np.asarray(page))[0].pixels
+    shadow = Image.new("L", page.size, 255)
+    ImageDraw.Draw(shadow).line([(70, 140), (110, 300)], fill=150, width=30)
+    light = np.asarray(shadow.filter(ImageFilter.GaussianBlur(2))) / 255
+    shaded = (np.asarray(page) * light).astype(np.uint8)
+    assert overlap(plain, normalise(shaded)[0].pixels) > 0.8
