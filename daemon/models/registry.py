@@ -113,8 +113,8 @@ class Registry:
 
         """
         chosen, begun = (
-            {str(line["version"]) for line in self.ledger.lines() if line["event"] == event}
-            for event in ("current", "begun")
+            {str(line["version"]) for line in self.ledger.lines() if line["event"] in events}
+            for events in (("current", "live"), ("begun",))  # a choice that was cut short is told by what went live
         )
         others = sorted(
             self.names(), key=lambda name: (name not in chosen, -_number(name) if name in chosen else _number(name))

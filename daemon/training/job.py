@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -107,7 +108,8 @@ def _explain_end(code: int, output: Path | None) -> TrainingEnded:
     last = ""
     if output:
         lines = output.read_text(errors="replace").strip().splitlines()
-        last = f"; its last words: {lines[-1]}" if lines else ""
+        free = shutil.disk_usage(output.parent).free >> 20  # what fills the disk leaves no room for words
+        last = f"; its last words: {lines[-1]}" if lines else f"; it left no words, and {free} MiB are free for {output}"
     if code == -signal.SIGKILL:
         return TrainingEnded("failed", f"the trainer was killed by SIGKILL, perhaps because memory ran out{last}")
     if code < 0:

@@ -80,6 +80,15 @@ def test_a_rollback_that_is_cut_short_can_be_done_again(registry: Registry, monk
     assert "v0001" in (registry.current_name(), registry.previous_name())
 
 
+def test_what_went_live_is_a_choice_although_a_kill_kept_it_from_being_noted(registry: Registry) -> None:
+    """The link was replaced, and the ledger has no line of it: once others are gone, it may answer again."""
+    add(registry, "v0002")
+    registry.ledger.record("begun", "v0002", "a test")
+    registry.ledger.record("live", "v0002", "swapped")
+    (registry.folder / "v0001.h5").unlink()
+    assert ["v0002"] == [version.name for version in registry.usable()]
+
+
 def test_names_are_in_the_order_of_their_numbers(registry: Registry) -> None:
     """v10000 comes after v9999; what has no manifest or another name is no version."""
     for name in ("v9999", "v10000", "v0002"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from daemon.models import making
 from daemon.models.manifest import Manifest
 from daemon.models.registry import Registry
 from daemon.training.candidates import Candidates, Run
-from daemon.training.job import Job, TrainingEnded
+from daemon.training.job import Job, TrainingEnded, run_job
 from daemon.training.labels import read_learnt
 from daemon.training.trainer import TOLD
 from tests.conftest import REPOSITORY, Digits, as_ordinary_user
@@ -281,6 +282,17 @@ def test_what_a_training_looked_at_is_remembered_if_it_came_to_a_verdict(child: 
         assert (train(child).result, len(read_learnt(child.settings))) == (result, 0)
     child.meanwhile = lambda: None
     assert (train(child).result, len(read_learnt(child.settings))) == ("promoted", 1)
+
+
+def test_a_trainer_without_words_is_told_of_with_the_room_there_is(tmp_path: Path) -> None:
+    """On a full disk its log takes none; the one who is paged reads what to look at."""
+
+    class Silent(Job):
+        def command(self) -> list[str]:
+            return ["false"]
+
+    with pytest.raises(TrainingEnded, match=r"exit code 1; it left no words, and \d+ MiB are free"):
+        run_job(Silent("", "v0002"), tmp_path, lock=0, stop=threading.Event(), max_hours=1.0, on_progress=lambda _: None)
 
 
 def test_an_unreadable_correction_does_not_fail_the_training(child: Child, open_path: Path, digits: Digits) -> None:
