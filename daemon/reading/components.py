@@ -1,7 +1,8 @@
 """The connected components of a picture's ink: which of them are the digit, and whether there are several. No state.
 
 The numbers below were fitted on the drawn pages of `benchmarks/devset.py` (22 kinds of paper, blank pages, noise, textures,
-several digits) and looked at on the scans of 13 writers. A share is of what its comment names.
+several digits) and looked at on the scans of 13 writers, TABLE_TIMES chosen on those of the three judges, put on tables by a
+program. A share is of what its comment names.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ SLENDER_SHARE = 0.12  # of its length; what is narrower is a line
 SPANNING_SHARE = 0.95  # of the picture's side; what is longer runs from border to border
 EDGE_SHARE = 0.12  # of the picture's side: the strip along its border
 INSIDE_SHARE = 0.3  # of its area; what has less of it outside that strip lies along the edge
-TABLE_SHARE = 0.8  # of the picture's side; what lies along the edge and is longer is a table; shorter, perhaps a texture
+# Of the picture's side: what lies along the edge and is longer is a table. So is, round a corner that it covers, what is
+# longer along both sides together, if it is far larger than the digit: what is not may be a bold one's piece, or a texture.
+TABLE_SHARE, TABLE_TIMES = 0.8, 2
 
 # What lies beside the main component; each is a share of that one's size, height or area.
 NEAR_SHARE = 0.12  # of its size; what is no further from it, or from what belongs to it, belongs to it
@@ -124,7 +127,7 @@ def choose_digit(components: Components) -> tuple[list[Component], Doubt | None]
         one for one in inner if one.height >= DIGIT_HEIGHT_SHARE * main.height and one.area >= DIGIT_AREA_SHARE * main.area
     ]
     apart = [one for one in rivals if _is_apart(one, main)]
-    able = [one for one in others if weighty[one.label] and _may_belong(one, shape, one.label in at_edge)]
+    able = [one for one in others if weighty[one.label] and _may_belong(one, main, components.labels, one.label in at_edge)]
     chosen = _join(main, able)
     if apart or len(rivals) > 1:
         return chosen + [one for one in apart if one not in chosen], "several_digits"
@@ -148,10 +151,14 @@ def _weight(one: Component, shape: tuple[int, int]) -> float:
     return LINE_WEIGHT if spans or slender else BORDER_WEIGHT
 
 
-def _may_belong(one: Component, shape: tuple[int, int], at_edge: bool) -> bool:
-    if at_edge and (one.height > TABLE_SHARE * shape[0] or one.width > TABLE_SHARE * shape[1]):
-        return False
-    return _weight(one, shape) > LINE_WEIGHT
+def _may_belong(one: Component, main: Component, labels: np.ndarray, at_edge: bool) -> bool:
+    if at_edge:
+        down, across = one.height / labels.shape[0], one.width / labels.shape[1]
+        larger = one.width + one.height > TABLE_TIMES * (main.width + main.height)
+        corner = one.label in labels[[0, 0, -1, -1], [0, -1, 0, -1]]
+        if max(down, across) > TABLE_SHARE or (down + across > TABLE_SHARE and larger and corner):
+            return False
+    return _weight(one, labels.shape) > LINE_WEIGHT
 
 
 def _is_apart(one: Component, main: Component) -> bool:

@@ -153,3 +153,15 @@ def test_a_finger_that_shades_the_digit_is_no_ink(strokes: list[tuple[float, flo
     light = np.asarray(shadow.filter(ImageFilter.GaussianBlur(2))) / 255
     shaded = (np.asarray(page) * light).astype(np.uint8)
     assert overlap(plain, normalise(shaded)[0].pixels) > 0.8
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("strokes", [SEVEN, FIVE, ZERO], ids=["7", "5", "0"])
+def test_a_table_seen_round_a_corner_of_the_sheet_is_no_ink(strokes: list[tuple[float, float]], side: int) -> None:
+    """A sheet that was photographed askew ends along a part of two sides, and near the digit."""
+    page = draw(strokes, (240, 300), 90, 9)
+    plain = normalise(np.asarray(page))[0].pixels
+    ImageDraw.Draw(page).polygon([(0, 80), (14, 280), (185, 300), (0, 300)], fill=60)
+    photograph = np.asarray(page)
+    readings = normalise(photograph if side == 0 else photograph.max() - photograph + photograph.min())
+    assert max(overlap(plain, reading.pixels) for reading in readings) > 0.8
