@@ -19,7 +19,8 @@ from daemon.training.schedule import Schedule
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 60.0  # before a training that met another, or was stopped, is tried again
-FAILED_SECONDS = 86400.0  # before corrections whose training failed, as on a full disk, ask for another
+FAILED_SECONDS = 86400.0  # before corrections whose training failed, as on a full disk, ask for another by themselves
+_NONE = Labels()
 
 
 class Retraining:
@@ -49,7 +50,8 @@ class Retraining:
         self._last = -math.inf  # when the last training began
         self._begins_anew = False  # whether the schedule is a new one, of which nothing was missed before the next look
         self._learnt = Labels()  # what it had looked at
-        self._counted: tuple[object, object] = (None, None)  # the labels, and what was learnt, that `_new` was counted of
+        self._failed = Labels()  # what one that failed would have
+        self._counted: tuple[object, ...] = (None,) * 3  # the labels, and what was looked at, that `_new` was counted of
         self._new = 0
         self._not_before = self._failed_until = -math.inf
         for line in registry.ledger.lines():
@@ -113,14 +115,14 @@ class Retraining:
         if scheduled is not None and scheduled <= now:
             return "scheduled"
         wanted, quiet = self._settings.retrain.after_corrections, self._settings.retrain.quiet_seconds
-        is_quiet = steady - self._corrections.last_new >= quiet and steady >= self._failed_until
-        return "corrections" if wanted and is_quiet and self._count_new() >= wanted else None
+        is_quiet = steady - self._corrections.last_new >= quiet
+        return "corrections" if wanted and is_quiet and self._count_new(steady) >= wanted else None
 
-    def _count_new(self) -> int:
+    def _count_new(self, steady: float) -> int:
         """How many labels no training has looked at; counted only where either has changed since."""
-        now = self._corrections.labels, self._learnt
+        now = self._corrections.labels, self._learnt, self._failed if steady < self._failed_until else _NONE
         if any(one is not other for one, other in zip(now, self._counted, strict=True)):
-            self._counted, self._new = now, len(now[0] - now[1])
+            self._counted, self._new = now, len(now[0] - now[1] - now[2])
         return self._new
 
     def _train(self, why: str, now: float, steady: float) -> None:
@@ -141,7 +143,7 @@ class Retraining:
         if run.result == "stopped":
             self._not_before = steady + PAUSE_SECONDS
         elif run.result == "failed":
-            self._last, self._failed_until = now, steady + FAILED_SECONDS
+            self._last, self._failed, self._failed_until = now, labels, steady + FAILED_SECONDS
         else:
             self._last, self._learnt, self._failed_until = now, labels, -math.inf
         self._show(run)

@@ -235,7 +235,7 @@ def test_a_training_that_came_to_an_end_is_not_begun_again(
 def test_corrections_whose_training_failed_ask_again_a_day_later(
     daemon: Daemon, correct: Callable[[int], None], result: str | Exception
 ) -> None:
-    """Without a schedule 60 would else wait for 50 more, with their cause long mended; after a restart they ask at once."""
+    """Without a schedule 60 would else wait for 50 more, who may never come; after a restart they ask at once."""
     retrain = daemon.settings.retrain.model_copy(update={"cron": ""})
     daemon.settings = daemon.settings.model_copy(update={"retrain": retrain})
     daemon.retraining.apply(daemon.settings)
@@ -243,6 +243,10 @@ def test_corrections_whose_training_failed_ask_again_a_day_later(
     correct(60)
     assert [daemon.wait(10), daemon.wait(60), daemon.wait(FAILED_SECONDS - 60)] == [[], ["corrections"], []]
     assert [daemon.wait(60), daemon.wait(60)] == [["corrections"], []]
+    correct(49)
+    assert [daemon.wait(10), daemon.wait(60)] == [[], []]
+    correct(1)
+    assert [daemon.wait(10), daemon.wait(60)] == [[], ["corrections"]]
     assert [daemon.restart().wait(), daemon.restart().wait(10)] == [["corrections"], []]
 
 
