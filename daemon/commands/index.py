@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 
 from daemon.config import Settings
+from daemon.index.due import check_archive
 from daemon.index.filling import Superseded, fill, start_anew
-from daemon.index.schema import Unusable, get_state, open_to_read, remove
+from daemon.index.schema import WAIT_SECONDS, Unusable, get_state, open_to_read, open_to_write, remove
 
 
 def print_index(settings: Settings) -> int:
@@ -49,6 +50,11 @@ def rebuild(settings: Settings) -> int:
             print(f"\r{done:,} of {total:,} ", end="", file=sys.stderr, flush=True)
 
     try:
+        _check_archive(settings)
+    except OSError as error:
+        print(f"{error}; the index is as it was", file=sys.stderr)
+        return 1
+    try:
         try:
             start_anew(settings.index)
         except (Unusable, sqlite3.DatabaseError) as error:
@@ -66,3 +72,15 @@ def rebuild(settings: Settings) -> int:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     return print_index(settings)
+
+
+def _check_archive(settings: Settings) -> None:
+    """Forget nothing that is in archives whose disk is not mounted.
+
+    Raises:
+        OSError: the index knows of archives, and they are not there.
+
+    """
+    if settings.archive and settings.index.exists():
+        with suppress(Unusable, sqlite3.Error), closing(open_to_write(settings.index, WAIT_SECONDS)) as connection:
+            check_archive(settings.archive, connection)

@@ -28,3 +28,16 @@ def test_it_is_rebuilt(ask: Run, answered: Settings) -> None:
     (answered.root / "results" / "a.png.json").unlink()
     assert 0 == ask("index", "--rebuild")[0]
     assert "a.png" not in ask("find")[1].replace("größe", "")
+
+
+def test_it_is_not_rebuilt_without_the_archives(ask: Run, answered: Settings) -> None:
+    """What has left would be found no more, only because a disk is not mounted."""
+    with closing(open_to_write(answered.index, 0)) as connection:
+        connection.execute("UPDATE answers SET archive = '2025-11-25.tar' WHERE name = 'a.png'")
+    _, before, _ = ask("find")
+    code, _, err = ask("index", "--rebuild")
+    assert (1, True) == (code, "Mount their disk" in err)
+    assert before == ask("find")[1]
+    (answered.root / "archive").mkdir(exist_ok=True)
+    (answered.root / "archive" / "they are on tape").touch()
+    assert 0 == ask("index", "--rebuild")[0]
