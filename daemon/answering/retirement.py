@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from daemon.answering.publish import retire
+from daemon.answering.publish import prepare, retire
 from daemon.files import RETRY_SECONDS, machine_fault, printable, sync_file_system
 from daemon.folders import Folder
 from daemon.index.schema import Record, storable
@@ -139,9 +139,15 @@ class Retirement:
         return f"the disk is slow: it has synced for {seconds:.0f} s so far" if seconds > SLOW_SECONDS else None
 
     def _sync(self) -> None:
-        sync_file_system(self._folders.results)
-        if self._folders.rejected.stat().st_dev != self._folders.results.stat().st_dev:
-            sync_file_system(self._folders.rejected)
+        results, rejected = self._folders.results, self._folders.rejected
+        try:
+            sync_file_system(results)
+            if rejected.stat().st_dev != results.stat().st_dev:
+                sync_file_system(rejected)
+        except FileNotFoundError:  # somebody took one of them away; until this works nothing else would make it anew
+            prepare(results)
+            prepare(rejected)
+            raise
 
     def _retire(self, group: list[Answered]) -> OSError | None:
         """Move originals; what cannot be moved is to be tried again. The machine's fault, where it is one."""
@@ -150,7 +156,7 @@ class Retirement:
         records: list[Record] = []
         try:
             with (
-                Folder(folders.work) as work,
+                Folder(folders.work, make=True) as work,
                 Folder(folders.processed, make=True) as processed,
                 Folder(folders.rejected, make=True) as rejected,
             ):

@@ -91,7 +91,7 @@ def leave(settings: Settings, now: float, free_bytes: Callable[[], int] | None =
             check_archive(settings.archive, connection)
             look_again(settings.archive, connection)
             archive.remove_unfinished(settings.archive)
-        folders = {key: stack.enter_context(Folder(settings.folder(key))) for key in KEYS}
+        folders = {key: stack.enter_context(Folder(settings.folder(key), make=True)) for key in KEYS}
         left = 0
         by_age = bool(settings.archive) or is_steady
         for begin, keys in days(settings, connection, now // DAY_SECONDS * DAY_SECONDS, ask, by_age):

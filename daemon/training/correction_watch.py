@@ -216,6 +216,7 @@ class CorrectionWatch:
         for name, (label, sha256) in new.items():
             line = {"noticed_at": timestamp(now), "file": printable(name), "sha256": sha256, "digit": as_digit(label)}
             lines.append(line | answers.get(name, NOT_FOUND).as_dict())
+        self._journal.parent.mkdir(exist_ok=True)  # somebody may have taken it away
         append_line(self._journal, "\n".join(map(json.dumps, lines)))  # one sync for all
         for name, (label, sha256) in new.items():
             answer = answers.get(name, NOT_FOUND)

@@ -289,6 +289,22 @@ def test_a_missing_results_folder_costs_nothing(build: Callable[..., Line], digi
     assert 1 == line.metric("digitd_ready")
 
 
+@pytest.mark.parametrize("folder", ["results", "rejected", "work"])
+def test_a_folder_that_is_taken_away_before_originals_leave_is_made_anew(
+    build: Callable[..., Line], digits: Digits, folder: str
+) -> None:
+    """Somebody clears it out, with all that is in it, between an answer and its sync: the intake opens again by itself."""
+    line = build()
+    line.put("a.png", digits.png(0))
+    line.answer("results", "a.png")
+    shutil.rmtree(line.root / folder)
+    for _ in range(2):
+        line.retirement.flush()
+    assert [] == line.readiness.reasons
+    line.put("b.png", digits.png(1))
+    assert digits.labels[1] == line.answer("results", "b.png")["digit"]
+
+
 def test_a_file_in_the_place_of_the_results_is_waited_for(build: Callable[..., Line], digits: Digits) -> None:
     """What is wrong with the machine is never the image's end, however many images there are."""
     line = build()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -118,6 +119,14 @@ def test_what_the_disk_did_not_take_is_noticed_once_it_does(settings: Settings, 
     journal.rmdir()
     assert passes(watch, 2) == [1, 0]
     assert len(journal.read_text().splitlines()) == 1
+
+
+def test_a_journal_whose_folder_was_taken_away_is_made_anew(settings: Settings, digits: Digits) -> None:
+    """Somebody clears logs/ out: labels count on."""
+    watch = watch_of(settings)
+    put(settings.folder("corrections"), 7, "a.png", digits.png(0))
+    shutil.rmtree(settings.folder("logs"))
+    assert passes(watch, 2) == [0, 1]
 
 
 def test_passes_are_rescan_seconds_apart(settings: Settings, digits: Digits) -> None:
