@@ -70,8 +70,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary
-        if not temporary.is_symlink():
-            _sync(temporary, os.O_RDONLY | os.O_NOFOLLOW, owned=True)
+        _sync(temporary, os.O_RDONLY | os.O_NOFOLLOW, owned=True)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -174,9 +173,12 @@ def sync_file_system(folder: Path) -> None:
 
 
 def replace_symlink(link: Path, target: str) -> None:
-    """Make `link` a symlink to `target`, replacing an older one in one durable step."""
-    with replacing(link) as temporary:
-        temporary.symlink_to(target)
+    """Make `link` a symlink to `target`, replacing an older one in one durable step; for one process at a time."""
+    temporary = link.with_name(f".{link.name}")  # always the same: whatever ends this in between leaves no more than one
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+    sync_folder(link.parent)
 
 
 def begin_for_owner(path: Path) -> None:

@@ -81,6 +81,13 @@ def test_replace_symlink_replaces_link_and_file(tmp_path: Path) -> None:
     assert (tmp_path / "current").readlink() == Path("v2")
 
 
+def test_what_a_kill_left_of_a_link_is_there_once(tmp_path: Path) -> None:
+    """However often links were not put in their place, the next one is made of what is left."""
+    (tmp_path / ".current").symlink_to("v1")
+    replace_symlink(tmp_path / "current", "v2")
+    assert ["current"] == os.listdir(tmp_path)
+
+
 def test_syncing_a_missing_folder_raises(tmp_path: Path) -> None:
     """What is not there cannot be made durable, and that is said."""
     sync_folder(tmp_path)

@@ -8,6 +8,7 @@ without being vetted only if the ledger says that its file was made or vetted he
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -103,24 +104,34 @@ class Registry:
         """The version that was current before."""
         return self._link(PREVIOUS)
 
+    def foreign(self) -> os.stat_result | None:
+        """Of a model of somebody's own in the place of current.h5, which a daemon takes in; None where there is none."""
+        link = self.folder / CURRENT
+        try:
+            return link.stat() if self.current_name() is None and link.is_file() else None
+        except FileNotFoundError:  # it has just been taken in
+            return None
+
+    def _history(self) -> list[str]:
+        """The versions that became current or live, in this order: a choice that was cut short is told by what went live."""
+        return [str(line["version"]) for line in self.ledger.lines() if line["event"] in ("current", "live")]
+
     def usable(self) -> Iterator[Version]:
-        """The versions that can be used, in the order of a daemon's choice: the current one, the previous, the newest of
-        those that ever were current, then the oldest of the others; but none that was made here and never promoted. What is
-        wrong with the rest is logged.
+        """The versions that can be used, in the order of a daemon's choice: the current one, or where current.h5 names none
+        the one that was last, the previous, the newest of those that ever were current, then the oldest of the others; but
+        none that was made here and never promoted. What is wrong with the rest is logged.
 
         Raises:
             RegistryError: at the end, where there was none; the message names all that is wrong.
 
         """
-        chosen, begun = (
-            {str(line["version"]) for line in self.ledger.lines() if line["event"] in events}
-            for events in (("current", "live"), ("begun",))  # a choice that was cut short is told by what went live
-        )
+        history = self._history()
+        chosen, begun = set(history), {str(line["version"]) for line in self.ledger.lines() if line["event"] == "begun"}
         others = sorted(
             self.names(), key=lambda name: (name not in chosen, -_number(name) if name in chosen else _number(name))
         )
         problems, found = [], False
-        linked = [name for name in (self.current_name(), self.previous_name()) if name]
+        linked = [name for name in (self.current_name() or next(reversed(history), None), self.previous_name()) if name]
         for name in dict.fromkeys([*linked, *others]):
             if name in begun - chosen and name not in linked:
                 problems.append(f"{name} was made here and never promoted; only `digitd promote {name}` makes it answer.")
@@ -192,10 +203,14 @@ class Registry:
             instead_of: the champion that `name` was judged against; None where it does not matter.
 
         Raises:
-            ChampionChanged: another version than `instead_of` would answer now.
+            ChampionChanged: another version than `instead_of` would answer now, or a model of somebody's own waits.
 
         """
         with self.choosing():
+            if instead_of is not None and self.foreign() is not None:
+                raise ChampionChanged(
+                    f"{name}: expected {instead_of} to be the champion still. Received: somebody's own model."
+                )
             if instead_of is not None and (champion := self.current().name) != instead_of:
                 raise ChampionChanged(f"{name}: expected {instead_of} to be the champion still. Received: {champion}.")
             before = self.current_name()
@@ -213,7 +228,9 @@ class Registry:
         """
         with self.choosing():
             previous, current = self.previous_name(), self.current_name()
-            if previous is None or previous == current:
+            if previous in (None, current):  # a choice ended between its two links
+                previous = next((name for name in reversed(self._history()) if name != current), None)
+            if previous is None:
                 raise RegistryError(f"{self.folder / PREVIOUS}: expected a previous version. Received: none.")
             self.version(previous)
             self._choose(previous, "rolled back", current)

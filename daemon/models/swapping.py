@@ -19,7 +19,7 @@ from daemon.models.backend import keras
 from daemon.models.live import ModelSlot
 from daemon.models.making import TrainingUnderWay
 from daemon.models.network import ModelError
-from daemon.models.registry import CURRENT, Registry, RegistryError
+from daemon.models.registry import CURRENT, PREVIOUS, Registry, RegistryError
 from daemon.models.version import Version
 from daemon.telemetry.metrics import Metrics
 
@@ -49,6 +49,7 @@ class Swapper:
         self._registry, self._vet, self._metrics = registry, vet, metrics
         self._refused: object = None  # what current.h5 or its version was, when of no use: said once, not every second
         self._hindered: object = None  # what current.h5 was when its vetting came to nothing
+        self._waiting: object = None  # what it was when it had to wait for a training: said once, too
         self._hindrance = ""  # why: said once, too
         self._pause, self._not_before = 0.0, -math.inf
         self._unrecorded: deque[Callable[[], None]] = deque()  # for the ledger, once the disk takes it
@@ -138,35 +139,35 @@ class Swapper:
 
     def _adopt_foreign(self) -> None:
         """Where somebody put a model of their own in the place of current.h5, make a version of it if it passes."""
-        path, key = self._registry.folder / CURRENT, self._foreign()
-        if key is None or key == self._refused:
+        path, status, key = self._registry.folder / CURRENT, self._registry.foreign(), self._foreign()
+        if status is None or key == self._refused:
             return
-        status = path.stat()
         if abs(file_system_time(path.parent) - status.st_mtime) < COPIED_SECONDS:
             return
         try:
             name = adopt(self._registry, self._vet, path)
             with self._registry.choosing():
                 if os.path.samestat(status, path.stat()):  # else somebody chose another version meanwhile
+                    if self._live:
+                        replace_symlink(path.with_name(PREVIOUS), f"{self._live.name}.h5")
                     replace_symlink(path, f"{name}.h5")
                     self._record("current", name, "put in the place of current.h5 by hand")
-        except TrainingUnderWay:
-            return  # it holds the right to the next version; again in a moment
+        except TrainingUnderWay:  # it holds the right to the next version; again in a moment
+            if key != self._waiting:
+                log.info("%s: somebody's own model; it is taken in once the training that runs has ended", path)
+            self._waiting = key
         except OSError as error:  # the machine's doing, such as a full disk, and not the file's
             raise VettingHindered(f"{path}: it cannot be taken in now: {error.strerror}") from error
         except RegistryError as error:
             self._refuse(key, str(error))
-            with suppress(FileNotFoundError):
-                if os.path.samestat(status, path.lstat()):
+            with suppress(FileNotFoundError), self._registry.choosing():
+                if os.path.samestat(status, path.stat()):
                     path.rename(path.with_name(f"refused-{status.st_ino}.h5"))  # aside, so that it can be looked at
 
     def _foreign(self) -> tuple[int, ...] | None:
         """What tells a model of somebody's own in the place of current.h5 from another; None where there is none."""
-        path = self._registry.folder / CURRENT
-        if self._registry.current_name() is not None or not path.is_file():
-            return None
-        status = path.stat()
-        return status.st_ino, status.st_size, status.st_mtime_ns
+        status = self._registry.foreign()
+        return None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
 
     def _hinder(self, wanted: object, reason: str, now: float) -> None:
         """Leave time until the next vetting of the same, twice as much each time; say why, where that is news."""

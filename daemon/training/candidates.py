@@ -18,7 +18,7 @@ import numpy as np
 from daemon.config import Settings
 from daemon.files import write_durably
 from daemon.models import making
-from daemon.models.registry import VERSION, ChampionChanged, Registry, RegistryError
+from daemon.models.registry import CURRENT, VERSION, ChampionChanged, Registry, RegistryError
 from daemon.models.removal import remove_old
 from daemon.models.version import Version
 from daemon.training.corrections import Label
@@ -93,10 +93,11 @@ class Candidates:
             verbose: Keras' verbosity; not 0 means in the foreground, on this terminal.
 
         Raises:
-            TrainingUnderWay: another process trains into this folder.
+            TrainingUnderWay: another process trains into this folder, or a model of somebody's own is to be taken in first.
 
         """
         with making.training(self._registry) as lock:
+            self._give_way()
             if labels is None:
                 labels = read_labels(self.settings, began)
             fingerprint = self._fingerprint(labels)
@@ -108,12 +109,22 @@ class Candidates:
                 facts = {"why": why, "began": began}
                 run = self._attempt(lock, verbose, fingerprint, facts)
                 while run.result == OVERTAKEN:
+                    self._give_way()
                     run = self._attempt(lock, verbose, fingerprint, facts)
             try:
                 self._write_down(run, labels)
             except OSError as error:
                 log.error("%s: %s; what came of it stands", run.version, error)
             return run
+
+    def _give_way(self) -> None:
+        """Raise TrainingUnderWay where a person has chosen a model that is no version yet: it is to be taken in first."""
+        if self._registry.foreign() is not None:
+            path = self._registry.folder / CURRENT
+            raise making.TrainingUnderWay(
+                f"{path}: expected a link to a version. Received: a model of somebody's own, which a daemon that runs takes "
+                f"in first; where none does: digitd promote {path}"
+            )
 
     def _write_down(self, run: Run, labels: Set[Label]) -> None:
         """Write what others may read later, once all is decided; first what keeps the next training from coming at once."""

@@ -80,6 +80,17 @@ def test_a_rollback_that_is_cut_short_can_be_done_again(registry: Registry, monk
     assert "v0001" in (registry.current_name(), registry.previous_name())
 
 
+def test_a_promotion_that_was_cut_short_leaves_a_version_to_go_back_to(registry: Registry) -> None:
+    """Of the two links the one to the version before was replaced: which one had been before that, the ledger knows."""
+    for name in ("v0002", "v0003"):
+        add(registry, name)
+    for name in ("v0001", "v0002"):
+        registry.make_current(name, "a test")
+    replace_symlink(registry.folder / "previous.h5", "v0002.h5")  # as far as a promotion of v0003 came
+    assert "v0001" == registry.roll_back()
+    assert ("v0001", "v0002") == (registry.current_name(), registry.previous_name())
+
+
 def test_what_went_live_is_a_choice_although_a_kill_kept_it_from_being_noted(registry: Registry) -> None:
     """The link was replaced, and the ledger has no line of it: once others are gone, it may answer again."""
     add(registry, "v0002")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from daemon.files import file_sha256
+from daemon.models import making
 from daemon.models.adoption import Findings, VettingHindered, VettingStopped
 from daemon.models.backend import keras
 from daemon.models.manifest import Holdout, Manifest
@@ -229,12 +231,39 @@ def test_what_hinders_a_vetting_is_said_once_and_given_time(root: Root) -> None:
 
 @pytest.mark.parametrize("changed", [LONG_AGO, 4e9])
 def test_a_file_in_the_place_of_current_is_taken_in(root: Root, changed: float) -> None:
-    """It becomes a version, current.h5 a link to it, and it answers; also one from where the clock is ahead."""
+    """It becomes a version, current.h5 a link to it, and it answers; also one from where the clock is ahead. What answered
+    before is what a rollback goes back to.
+    """
     swapper = root.swapper()
     root.put_in_place(changed=changed)
     swapper.run_once(0.0)
     assert "v0002" == live(swapper)
     assert Path("v0002.h5") == (root.registry.folder / "current.h5").readlink()
+    assert "v0001" == root.registry.roll_back()
+
+
+def test_while_a_file_in_the_place_of_current_waits_the_version_before_answers(root: Root) -> None:
+    """Also after a restart: the last one that was live, and not the one before that."""
+    root.add("v0002")
+    for name in ("v0001", "v0002"):
+        root.registry.make_current(name, "test")
+    root.swapper()
+    root.put_in_place()
+    assert "v0002" == live(root.swapper())
+
+
+def test_a_file_in_the_place_of_current_waits_for_a_training_and_that_is_said(
+    root: Root, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once; afterwards it is taken in."""
+    swapper = root.swapper()
+    root.put_in_place()
+    with making.training(root.registry), caplog.at_level(logging.INFO):
+        for _ in range(2):
+            swapper.run_once(0.0)
+    assert 1 == caplog.text.count("somebody's own model; it is taken in once the training that runs has ended")
+    swapper.run_once(0.0)
+    assert "v0002" == live(swapper)
 
 
 @pytest.mark.parametrize("end", [None, RegistryError("it does not read digits")])

@@ -232,6 +232,27 @@ def test_a_rollback_during_a_training_is_not_overridden(child: Child, right: int
     assert overtaken["reason"] == "v0003: expected v0002 to be the champion still. Received: v0001."
 
 
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_a_model_that_a_person_puts_in_the_place_of_current_is_not_overridden(child: Child, meanwhile: bool) -> None:
+    """It is a choice as a promotion is, and comes first: no candidate takes its place, and none is made before."""
+    assert train(child).result == "promoted"
+    current = child.registry.folder / "current.h5"
+
+    def put_own() -> None:
+        current.unlink()
+        current.write_bytes(b"somebody's own model")
+
+    if meanwhile:
+        child.meanwhile = put_own
+    else:
+        put_own()
+    with pytest.raises(making.TrainingUnderWay, match="somebody's own, which a daemon that runs takes in"):
+        train(child)
+    assert current.read_bytes() == b"somebody's own model"
+    assert len(child.jobs) == 1 + meanwhile
+    assert child.registry.current().name == "v0002"
+
+
 def test_the_same_again_is_nothing_to_learn(child: Child, digits: Digits) -> None:
     """Until there is another correction, or one moved to another digit."""
     train(child)
