@@ -129,10 +129,12 @@ def take_over(work: Folder, inbox: Folder) -> None:
 
 
 def _move_into(target: Folder, claims: Folder, name: str, drop: str) -> bool:
-    if target.holds(drop):
-        return False
     try:
-        rename(claims, name, target, drop)
+        if rename_to_free_name(claims, name, target, drop):
+            return True
+        if target.holds(drop):
+            return False
+        rename(claims, name, target, drop)  # there is no folder for it yet, or the file system cannot tell
     except OSError as error:
         if fault := machine_fault(error, Path(claims.path), Path(target.path)):
             raise fault from error
@@ -175,7 +177,8 @@ def entries_below(
 ) -> Iterator[tuple[str, int]]:
     """The paths of all files and, with a slash at the end, folders in a place, and their inodes.
 
-    A folder comes before what is in it. Without recursion: how deep folders nest is up to those who drop.
+    A folder comes before what is in it, just before it is looked into: so whoever takes no more of these has no more done.
+    Without recursion: how deep folders nest is up to those who drop.
 
     Args:
         top: the folder that the paths are below.
@@ -187,12 +190,16 @@ def entries_below(
     start = place.strip("/")
     if start and any(part in OURS or ignored(part) for part in start.split("/")):
         return
-    folders = [start and f"{start}/"]
+    folders = [(start and f"{start}/", 0)]
     while folders:
-        for name, inode in _list(top, folders.pop(), ignored, closed):
+        folder, inode = folders.pop()
+        if inode:
+            yield folder, inode
+        for name, inode in _list(top, folder, ignored, closed):
             if name.endswith("/") and place.endswith("/"):
-                folders.append(name)
-            yield name, inode
+                folders.append((name, inode))
+            else:
+                yield name, inode
 
 
 def _list(

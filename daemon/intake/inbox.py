@@ -16,6 +16,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from daemon.config import InboxSettings
@@ -42,6 +43,11 @@ from daemon.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 ASKING_SECONDS = 60.0  # a folder may keep the daemon out for so long before that is said
+# What one call does at most, for those who drop can make more of it than a pass may take:
+MOST_TRIED = 5_000  # names that are tried, of which perhaps none can be claimed: 0.3 ms each
+MOST_CHANGED = 5_000  # places that are listed because something changed there; of more, everything is listed, bit by bit
+PAUSE_EACH = 0.003  # seconds, from one try on all names that cannot be claimed to the next: a tenth of the time
+MOST_TIDIED = 10_000  # folders of work/ that are looked at, to be removed where they are empty
 
 
 class Inbox:
@@ -96,7 +102,7 @@ class Inbox:
 
     def look(self, place: str = EVERYWHERE) -> None:
         """Say that a folder may have changed, or, with a slash at its end, all below it too. Any thread may call this."""
-        self._changed.add(place)
+        self._changed.add(place if len(self._changed) < MOST_CHANGED else EVERYWHERE)
         if not self._look:
             self._look = True
             self._wake()
@@ -109,7 +115,7 @@ class Inbox:
 
     def due_in(self) -> float:
         """Seconds until `take` is to be called without an event."""
-        return 0.0 if self._listing or self._leftovers else self._sweep_due_in()
+        return 0.0 if self._listing or self._leftovers or self._look else self._sweep_due_in()
 
     def _sweep_due_in(self) -> float:
         due = min(self._not_before.values(), default=float("inf"))
@@ -126,9 +132,13 @@ class Inbox:
         drops = [self._leftovers.popleft() for _ in range(min(limit, len(self._leftovers)))]
         if self._sweep_due_in() == 0:
             self._look = True
+        may_sweep = True  # once: events may come faster than what they are about can be listed
         try:
-            while len(drops) < limit and (self._listing or self._look):
+            for _ in range(MOST_TRIED):
+                if len(drops) >= limit or not (self._listing or (self._look and may_sweep)):
+                    break
                 if not self._listing:
+                    may_sweep = False
                     self._sweep_inbox()
                     continue
                 if drop := self._claim(self._listing[0]):
@@ -195,7 +205,7 @@ class Inbox:
             self._look = True  # as soon as somebody asks again
             raise
         self._forget(gone)
-        due = {name for name, moment in self._not_before.items() if moment <= now}
+        due = set(islice((name for name, moment in self._not_before.items() if moment <= now), MOST_TRIED))
         for name in due:
             del self._not_before[name]
         names = {name for name in names if not name.endswith("/")} | due
@@ -256,7 +266,8 @@ class Inbox:
         return drop
 
     def _try_again(self, name: str, seconds: float) -> bool:
-        """Leave a name alone for so long; where that is noted of too many, until everything is swept again."""
+        """Leave a name alone for so long, longer where there are many; of too many, until everything is swept again."""
+        seconds = max(seconds, PAUSE_EACH * len(self._not_before))
         if noted := len(self._not_before) < MOST_LISTED:
             self._not_before[name] = time.monotonic() + seconds
         return noted
@@ -286,7 +297,8 @@ class Inbox:
             log.warning("%s: %s", printable(name), text)
 
     def _remove_empty_folders(self) -> None:
-        self._untidy = not remove_empty(self._work, list(self._walk(self._work, EVERYWHERE)))
+        found = list(islice(self._walk(self._work, EVERYWHERE), MOST_TIDIED))
+        self._untidy = not remove_empty(self._work, found) or len(found) == MOST_TIDIED
 
 
 def _nothing(_name: str) -> None:

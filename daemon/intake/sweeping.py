@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from itertools import chain
 
 from daemon.intake.claiming import EVERYWHERE, MOST_SWEEPING
 
 MOST_LISTED = 250_000  # names at once: those who drop can make more than memory holds, as hard links of 20 bytes each
+AS_A_FOLDER = 25  # so many names take as long as it takes to look into a folder
 
 
 class Sweeps:
@@ -57,15 +58,26 @@ class Sweeps:
         elif EVERYWHERE in places:
             self._again = True  # the one that is under way has passed some of it
         walks = () if begins else map(self._walk, places - {EVERYWHERE})
-        names = list(islice(chain.from_iterable(walks), MOST_LISTED))
-        self._again |= len(names) == MOST_LISTED
+        names, is_all = _some(chain.from_iterable(walks))
+        self._again |= not is_all
         gone: set[str] = set()
         if self._left:
-            met = list(islice(self._left, MOST_LISTED))
+            met, is_all = _some(self._left)
             names += met
             self._unseen.difference_update(met)
             self._took += time.monotonic() - now
-            if len(met) < MOST_LISTED:
+            if is_all:
                 gone, self._unseen, self._left = self._unseen, gone, None
                 self._due = now + max(rescan_seconds, self._took / MOST_SWEEPING)
         return set(names), gone
+
+
+def _some(walk: Iterator[str]) -> tuple[list[str], bool]:
+    """As many names as are listed at once, and whether these were all."""
+    names, room = [], MOST_LISTED
+    for name in walk:
+        names.append(name)
+        room -= AS_A_FOLDER if name.endswith("/") else 1
+        if room <= 0:
+            return names, False
+    return names, True

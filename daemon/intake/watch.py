@@ -21,6 +21,8 @@ from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+MOST_WATCHED = 50_000  # folders, which takes some seconds; what is in others, the next sweep of everything finds
+
 
 class Watch:
     """Calls `look` when the inbox changes, by watchdog's inotify observer; sweeps make up for whatever it cannot see.
@@ -115,7 +117,7 @@ class WakingWatch(InotifyWatchGroup):
             with Folder(os.fsdecode(self.path)) as top:
                 self._watch(top, begin)
                 folders = self._folders(top, begin)
-                while folders:
+                while folders and len(self._active_callbacks_by_watch) < MOST_WATCHED:
                     folder = folders.pop()
                     with suppress(OSError):  # it has gone, or may not be read
                         self._watch(top, folder)

@@ -19,8 +19,11 @@ from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyFD
 
 from daemon.config import InboxSettings
+from daemon.folders import Folder
 from daemon.intake import inbox, sweeping
+from daemon.intake.claiming import paths_below
 from daemon.intake.inbox import Inbox
+from daemon.intake.sweeping import AS_A_FOLDER, Sweeps
 from daemon.intake.watch import WakingEmitter, WakingWatch
 from daemon.telemetry.metrics import Metrics
 from tests.conftest import REPOSITORY, files_below, leased, wait_until
@@ -140,6 +143,80 @@ def test_more_names_than_are_listed_at_once_are_taken(enter: Callable[..., Room]
         wait_until(lambda: taken.update(drop.name for drop in room.taker.take(1)) or taken, "what nobody writes")
         assert {"c.png"} == taken
         assert room.taker.waiting() <= 3
+    wait_until(lambda: taken.update(drop.name for drop in room.taker.take(1)) or taken == names, "all of them")
+
+
+def test_many_folders_are_looked_into_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass is over in a second or two whatever those who drop have made, and the next one goes on from there."""
+    monkeypatch.setattr(sweeping, "MOST_LISTED", 3 * AS_A_FOLDER)
+    for number in range(10):
+        (tmp_path / f"{number}").mkdir()
+    looked_into, open_folder = [], Folder.open_folder
+    monkeypatch.setattr(Folder, "open_folder", lambda *args: looked_into.append(args[1]) or open_folder(*args))
+    with Folder(tmp_path) as folder:
+        sweeps = Sweeps(lambda place: paths_below(folder, place), set)
+        while sweeps.due_in(0.0) == 0.0:
+            before = len(looked_into)
+            sweeps.list(set(), HOUR)
+            assert len(looked_into) <= before + 3
+    assert ["", *map(str, range(10))] == sorted(looked_into)
+
+
+def test_a_call_comes_back_however_fast_events_come(enter: Callable[..., Room], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who drop make names that are ignored, again and again: what is dropped beside them is taken, and handed on."""
+    room = enter()
+    room.put("a.png")
+    looks = []
+
+    def walk(*arguments: Any) -> Iterator[str]:
+        looks.append(room.taker.look())  # another event comes while this one is looked into
+        assert len(looks) < 100
+        return paths_below(*arguments)
+
+    monkeypatch.setattr(inbox, "paths_below", walk)
+    assert {"a.png"} == room.take(10)
+
+
+def test_names_that_cannot_be_claimed_are_tried_bit_by_bit(
+    enter: Callable[..., Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a folder that keeps the daemon out there may be 250,000: calls come back, and what is dropped then is taken."""
+    monkeypatch.setattr(inbox, "MOST_TRIED", 3)
+    room = enter()
+    for number in range(10):
+        (room.work / f"{number}.png" / "kept").mkdir(parents=True)
+        (room.work / f"{number}.png" / "kept" / "a").touch()
+        room.put(f"{number}.png")
+    room.put("a.png")
+    assert (set(), 9) == (room.take(), room.taker.waiting())
+    assert 0 == room.taker.due_in()
+    wait_until(lambda: {"a.png"} == room.take(), "what can be claimed")
+    monkeypatch.setattr(inbox, "PAUSE_EACH", 0.0)
+    room.taker.apply(InboxSettings(rescan_seconds=0.001))
+    room.put("b.png")
+    for _ in range(3):
+        room.take()
+        assert room.taker.waiting() < 3  # of all ten that are due again
+    assert {"a.png", "b.png"} == {path.name for path in room.work.iterdir() if path.is_file()}
+
+
+def test_empty_folders_leave_work_bit_by_bit(enter: Callable[..., Room], monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be as many as there were in the inbox."""
+    monkeypatch.setattr(inbox, "MOST_TIDIED", 3)
+    room = enter()
+    for number in range(10):
+        (room.work / f"sub/{number}").mkdir(parents=True)
+    room.take()
+    assert 8 == len(os.listdir(room.work / "sub"))
+    wait_until(lambda: room.take() or not (room.work / "sub").exists(), "all to be gone")
+
+
+def test_more_places_than_are_listed_at_once_are_found(enter: Callable[..., Room], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an event is about is remembered of so many only; of more, everything is looked through."""
+    monkeypatch.setattr(inbox, "MOST_CHANGED", 3)
+    room = enter()
+    names = {room.put(f"{number}/a.png").relative_to(room.inbox).as_posix() for number in range(10)}
+    taken: set[str] = set()
     wait_until(lambda: taken.update(drop.name for drop in room.taker.take(1)) or taken == names, "all of them")
 
 
@@ -428,6 +505,29 @@ def test_what_a_killed_stream_claimed_is_taken_over(tmp_path: Path, enter: Calla
     assert {"a.png", "c/b.png"} == {drop.name for drop in room.taker.take(10)}
     assert {"c/b.png"} == files_below(room.inbox)
     assert [] == list((room.work / ".stream").iterdir())
+
+
+def test_what_is_dropped_as_a_killed_streams_claim_goes_back_is_not_overwritten(
+    tmp_path: Path, enter: Callable[..., Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a look whether the name is free and the rename it may be taken."""
+    (tmp_path / "inbox").mkdir()
+    for name in ("work/a.png", "work/.stream/b1-0/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    expected = {"work/a.png", "work/.stream/b1-0/a.png"}
+    holds = Folder.holds
+
+    def drop_then(folder: Folder, name: str) -> bool:
+        is_taken = holds(folder, name)
+        if folder.path == str(tmp_path / "inbox") and not is_taken:
+            (tmp_path / "inbox" / name).write_text("a new drop")
+            expected.add("a new drop")
+        return is_taken
+
+    monkeypatch.setattr(Folder, "holds", drop_then)
+    enter()
+    assert expected == {path.read_text() for path in tmp_path.rglob("a.png")}
 
 
 def test_emptied_folders_leave_work(room: Room) -> None:
