@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,9 @@ from daemon.commands.status import latest_answers
 from daemon.config import Settings, load_settings
 from daemon.drops import Drop, ImageFacts, Predictions
 from daemon.files import file_sha256
+from daemon.index import following
 from daemon.index.following import Following
+from daemon.index.schema import get_state, open_to_write
 from daemon.index.tending import tend
 from tests.conftest import Digits, Run, digitd, wait_until
 from tests.faults.harness import Daemon, Nursery, lay_out
@@ -87,6 +90,25 @@ def test_an_index_follows_what_others_answer(settings: Settings, digits: Digits,
     second = Following(settings)
     second.run_once(0.0)
     assert ["a.png", "b.png", "c.png"] == sorted(names(run))
+
+
+def test_nobody_rebuilds_an_index_between_a_look_at_it_and_what_is_noted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what has just been emptied would be noted as nearly whole."""
+    prepare(settings.folder("results"))
+    assert 0 == tend(settings, time.time())
+    looks = []
+
+    def look(connection: sqlite3.Connection) -> dict[str, object]:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            open_to_write(settings.index, 0)
+        looks.append(get_state(connection))
+        return looks[-1]
+
+    monkeypatch.setattr(following, "get_state", look)
+    Following(settings).run_once(0.0)
+    assert [None] == [state["since"] for state in looks]
 
 
 def names(run: Run) -> list[str]:
