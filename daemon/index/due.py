@@ -27,7 +27,7 @@ def goes_steadily(connection: sqlite3.Connection, now: float) -> bool:
     seen, since = (float(str(state.get(key, -math.inf))) for key in ("clock", "steady"))
     if abs(now - seen) > LEAP_SECONDS:
         since = now
-    put_state(connection, clock=now, steady=since)
+    _note(connection, clock=now, steady=since)
     return now - since >= STEADY_SECONDS
 
 
@@ -40,12 +40,21 @@ def check_archive(folder: Path, connection: sqlite3.Connection) -> None:
     """
     inode = folder.stat().st_ino if folder.is_dir() else None
     if inode is not None and (any(folder.iterdir()) or inode == get_state(connection).get("archive")):
-        put_state(connection, archive=inode)  # whoever empties this very folder keeps the archives elsewhere
+        _note(connection, archive=inode)  # whoever empties this very folder keeps the archives elsewhere
     elif connection.execute(_ANY_ARCHIVED).fetchone():
         raise FileNotFoundError(
             f"{folder}: expected the archives that the index knows of. Received: an empty folder, or none. "
             "Mount their disk; where they are kept elsewhere for good, put any file there"
         )
+
+
+def _note(connection: sqlite3.Connection, **values: object) -> None:
+    """Note what is to be known later; where there is no room for it, what leaves now makes some."""
+    try:
+        put_state(connection, **values)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname != "SQLITE_FULL":
+            raise
 
 
 def look_again(folder: Path, connection: sqlite3.Connection) -> None:

@@ -30,6 +30,7 @@ from daemon.index.schema import (
     WAIT_SECONDS,
     Record,
     get_state,
+    open_for_a_while,
     open_to_write,
     put_state,
     settle,
@@ -87,7 +88,7 @@ def fill(path: Path, settings: Settings, progress: Progress = lambda _done, _tot
         sqlite3.Error, OSError: the machine failed; what was found is kept.
 
     """
-    with closing(open_to_write(path, WAIT_SECONDS)) as connection:
+    with closing(open_for_a_while(path)) as connection:
         state = get_state(connection)
         if state["since"] is None:
             return

@@ -26,7 +26,7 @@ from daemon.index.answers import answered_at, parse
 from daemon.index.archive import PROCESSED, REJECTED, RESULTS, Day
 from daemon.index.due import DAMAGED, DAY_SECONDS, KEYS, check_archive, days, goes_steadily, look_again
 from daemon.index.looking import digest
-from daemon.index.schema import JSON, ORIGINAL, WAIT_SECONDS, delete, get_state, open_to_write, put_state
+from daemon.index.schema import JSON, ORIGINAL, delete, get_state, open_for_a_while, put_state
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def leave(settings: Settings, now: float, free_bytes: Callable[[], int] | None =
 
     """
     ask = free_bytes or (lambda: shutil.disk_usage(settings.root).free)
-    with closing(open_to_write(settings.index, WAIT_SECONDS)) as connection, ExitStack() as stack:
+    with closing(open_for_a_while(settings.index)) as connection, ExitStack() as stack:
         connection.row_factory = sqlite3.Row
         if get_state(connection)["since"] is not None:
             return 0  # it is not known yet what there is

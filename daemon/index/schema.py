@@ -117,12 +117,26 @@ def storable(name: str) -> str | bytes:
     return name
 
 
-def open_to_write(path: Path, wait_seconds: float) -> sqlite3.Connection:
+def open_for_a_while(path: Path) -> sqlite3.Connection:
+    """Open the index as who is not the daemon, to fill it or to let leave what is old; errors are as of `open_to_write`.
+
+    Also where the disk is so full that what several would share of it, the -shm, cannot be made: then for itself alone.
+    """
+    try:
+        return open_to_write(path, WAIT_SECONDS)
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith("SQLITE_IOERR"):
+            raise
+        return open_to_write(path, WAIT_SECONDS, alone=True)
+
+
+def open_to_write(path: Path, wait_seconds: float, alone: bool = False) -> sqlite3.Connection:
     """Open the index, or make it.
 
     Args:
         path: of index.sqlite.
         wait_seconds: how long to wait for another writer.
+        alone: whether nobody else is to open it meanwhile.
 
     Raises:
         Unusable: there is something else in its place.
@@ -132,6 +146,8 @@ def open_to_write(path: Path, wait_seconds: float) -> sqlite3.Connection:
     begin_for_owner(path)
     connection = sqlite3.connect(path, timeout=wait_seconds, isolation_level=None, check_same_thread=False)
     try:
+        if alone:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut loses the last rows, never the file
         connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages; at the usual 1000 they are written twice as often

@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from daemon.config import Settings
+from daemon.index.filling import fill
 from daemon.index.schema import get_state, open_to_read
 from daemon.index.tending import FAILED_SECONDS, LEAVE_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS, Tending, tend
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
 from tests.conftest import files_below, wait_until
+from tests.faults.harness import mounted, needs_root
 from tests.index.answers import DAY, NOON, answer
 from tests.index.conftest import bare_settings, has_gone_steadily
 
@@ -134,6 +136,25 @@ def test_what_was_not_read_again_is_not_in_force(tended: Callable[..., Tended]) 
     bare_settings(one.settings.root, processed_days=1, results_days=1, archive="")
     assert "done" == one.ended(0)
     assert ({"a.png"}, set()) == tuple(files_below(one.settings.folder(name)) for name in ("processed", "results"))
+
+
+@needs_root
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_disk_that_is_full_to_the_last_byte_is_emptied(tmp_path: Path, elsewhere: bool) -> None:
+    """Also where nobody has the index open, whose shared memory there is no room for: to delete, or to another disk."""
+    with mounted("tmpfs", "size=2m") as disk:
+        for number in range(20):
+            answer(disk, f"{number}.png", bytes(20_000), NOON + number)
+        (tmp_path / "archive").mkdir()
+        archive = str(tmp_path / "archive") if elsewhere else ""
+        settings = bare_settings(disk, archive=archive, keep_free_mb=1)
+        fill(settings.index, settings)
+        with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+        assert 0 == tend(settings, NOON + DAY)
+        assert set() == files_below(disk / "processed") | files_below(disk / "results")
+        assert elsewhere == any((tmp_path / "archive").iterdir())
 
 
 def test_one_child_fills_and_moves_out(tmp_path: Path) -> None:
