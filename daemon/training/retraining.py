@@ -127,6 +127,10 @@ class Retraining:
 
     def _train(self, why: str, now: float, steady: float) -> None:
         """One training. Whatever goes wrong with it is its own end, not the daemon's."""
+        if not self._registry.names():  # a candidate would meet nobody, and take the place of what answers
+            log.error("retraining (%s): %s: expected the version that is live. Received: none", why, self._registry.folder)
+            self._not_before = steady + PAUSE_SECONDS
+            return
         labels, is_complete = self._corrections.labels, self._corrections.is_complete
         self._metrics.training_in_progress.set(1)
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +103,17 @@ def correct(settings: Settings, digits: Digits) -> Callable[[int], None]:
         labelled += count
 
     return label
+
+
+def test_while_all_versions_are_gone_nobody_takes_the_place_of_what_answers(daemon: Daemon, tmp_path: Path) -> None:
+    """As while their disk is not mounted: the first version of an empty folder is promoted unjudged. It is made up for."""
+    assert daemon.wait() == []
+    gone = daemon.registry.folder.rename(tmp_path / "gone")
+    daemon.registry.folder.mkdir()
+    assert daemon.wait(16 * 3600) == []
+    shutil.rmtree(daemon.registry.folder)
+    gone.rename(daemon.registry.folder)
+    assert daemon.wait(PAUSE_SECONDS) == ["scheduled"]
 
 
 def test_it_trains_when_the_clock_says_so(daemon: Daemon) -> None:
