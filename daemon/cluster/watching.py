@@ -8,6 +8,7 @@ import queue
 import time
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
+from itertools import islice
 from typing import Any
 
 from pyspark.sql.streaming.listener import (
@@ -21,6 +22,7 @@ from pyspark.sql.streaming.listener import (
 from daemon.config import STREAM, Settings
 from daemon.folders import Folder
 from daemon.intake.claiming import EVERYWHERE, MOST_SWEEPING, ignoring, paths_below
+from daemon.intake.sweeping import MOST_LISTED
 from daemon.models.registry import Registry
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.readiness import Readiness
@@ -134,4 +136,4 @@ class Watching:
 
 
 def _files(paths: Iterator[str]) -> list[str]:
-    return [path for path in paths if not path.endswith("/")]
+    return [path for path in islice(paths, MOST_LISTED) if not path.endswith("/")]

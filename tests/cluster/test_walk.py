@@ -18,6 +18,9 @@ from daemon.cluster.walk import Stuck, Walker
 from daemon.config import load_settings
 from daemon.models.registry import Registry, RegistryError
 from daemon.models.version import ModelIdentity
+from daemon.telemetry.metrics import Metrics
+from daemon.telemetry.readiness import Readiness
+from daemon.telemetry.tally import Summed
 from tests.conftest import LONG_AGO, REPOSITORY, Digits, files_below, make_root
 
 V0001 = Registry(REPOSITORY / "models").version("v0001").identity
@@ -243,6 +246,20 @@ def test_a_batch_is_pinned_to_what_is_current(root: Path) -> None:
     assert "v0002" == pin.follow().version
     assert V0001 == pin.usable(V0001)
     assert "v0002" == pin.usable(ModelIdentity("v0009", "0" * 64)).version
+
+
+def test_a_survey_is_of_so_many_names_at_most(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who drop can make more than there is memory and time for, and systemd waits for who surveys."""
+    pytest.importorskip("pyspark")
+    from daemon.cluster import watching
+
+    monkeypatch.setattr(watching, "MOST_LISTED", 3)
+    for number in range(10):
+        room.put(f"{number}.png")
+    (room.root / "work/.stream").mkdir(exist_ok=True)
+    metrics = Metrics()
+    watching.Watching(room.settings, metrics, Summed(metrics.registry), Readiness(metrics)).survey(0.0)
+    assert 3 == metrics.registry.get_sample_value("digitd_backlog_images", {"folder": "inbox"})
 
 
 def test_only_the_pinned_model_answers(walked: tuple[Room, Walker]) -> None:
