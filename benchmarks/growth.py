@@ -117,7 +117,9 @@ def measure_training_by_daemon(root: Path, number: int) -> dict[str, float]:
         before = daemon.cpu_seconds()
         (root / "one").write_bytes(Images().png(number))
         (root / "corrections" / "7").mkdir(exist_ok=True)
-        _, waits = wait_for_training(root, lambda: (root / "one").rename(root / "corrections" / "7" / f"asks{number}.png"))
+        asks = root / "corrections" / "7" / f"asks{number}.png"
+        _, waits = wait_for_training(root, lambda: (root / "one").rename(asks))
+        asks.unlink()  # the training that it asked for is stopped now; it would ask for another one when the next round starts
         return waits | {"CPU seconds": daemon.cpu_seconds() - before}
 
 
