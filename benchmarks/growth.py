@@ -119,7 +119,7 @@ def measure_training_by_daemon(root: Path, number: int) -> dict[str, float]:
         (root / "corrections" / "7").mkdir(exist_ok=True)
         asks = root / "corrections" / "7" / f"asks{number}.png"
         _, waits = wait_for_training(root, lambda: (root / "one").rename(asks))
-        asks.unlink()  # the training that it asked for is stopped now; it would ask for another one when the next round starts
+        asks.unlink()  # its training is stopped now, and would be asked for again when the next round starts
         return waits | {"CPU seconds": daemon.cpu_seconds() - before}
 
 
