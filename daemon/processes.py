@@ -131,6 +131,19 @@ def take_temporary_folder(root: Path) -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="", dir=folder)
 
 
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A folder for what a child leaves, for what is killed cleans up nothing.
+
+    What `take_temporary_folder` took may have been cleared away, as systemd does after ten days with what nobody touched.
+    """
+    if not Path(tempfile.gettempdir()).exists():
+        os.environ.pop("TMPDIR", None)
+        tempfile.tempdir = None  # found anew: /tmp, mostly
+    with tempfile.TemporaryDirectory(prefix="digitd-") as folder:
+        yield folder
+
+
 def sweep_temporary_folders(root: Path) -> None:
     """Remove those of daemons that were killed; for the one that holds the root's lock."""
     own = Path(tempfile.gettempdir())

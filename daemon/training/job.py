@@ -9,14 +9,13 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.processes import end, python
+from daemon.processes import end, python, temporary_folder
 
 WRONG_SETTINGS, STOPPED = 2, 3  # exit codes of the trainer, beside 0 and 1
 POLL_SECONDS = 0.5
@@ -85,7 +84,7 @@ def run_job(
     """
     with contextlib.ExitStack() as stack:
         output = None if job.verbose else stack.enter_context((logs / "trainer.log").open("wb"))
-        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="digitd-"))  # what is killed cleans up nothing
+        temporary = stack.enter_context(temporary_folder())
         child = subprocess.Popen(  # noqa: S603 -- ourselves
             job.command(), stdout=output, stderr=output, pass_fds=(lock,), env=os.environ | {"TMPDIR": temporary}
         )

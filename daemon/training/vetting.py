@@ -27,7 +27,7 @@ from daemon.models.adoption import Findings, VettingHindered, VettingStopped
 from daemon.models.canary import canary_digits
 from daemon.models.manifest import Holdout
 from daemon.models.registry import RegistryError
-from daemon.processes import die_with_parent, python
+from daemon.processes import die_with_parent, python, temporary_folder
 from daemon.training.dataset import BaseData, Split, load_base_data
 
 ADDRESS_SPACE = 16 * 2**30  # bytes; importing TensorFlow alone takes several
@@ -70,8 +70,8 @@ class Vetting:
         """
         try:
             with ExitStack() as stack:
+                folder = stack.enter_context(temporary_folder())
                 output, words = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))  # limited in size, too
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="digitd-"))
                 with self._start(file, output, words, folder) as child:
                     try:
                         self._wait(child, shown)
@@ -86,7 +86,7 @@ class Vetting:
 
     def _start(self, file: Path, output: IO[bytes], words: IO[bytes], folder: str) -> subprocess.Popen[bytes]:
         command = python("-m", "daemon.training.vetting", self._settings.to_text(), str(file))
-        environment = os.environ | {"TMPDIR": folder}  # what is killed cleans up nothing
+        environment = os.environ | {"TMPDIR": folder}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us, and we end the child
         try:
             return subprocess.Popen(command, stdout=output, stderr=words, cwd="/", env=environment)  # noqa: S603 -- ourselves

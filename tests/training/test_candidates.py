@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -305,15 +306,32 @@ def test_what_a_training_looked_at_is_remembered_if_it_came_to_a_verdict(child: 
     assert (train(child).result, len(read_learnt(child.settings))) == ("promoted", 1)
 
 
+class Silent(Job):
+    """A trainer that fails at once, without a word."""
+
+    def command(self) -> list[str]:
+        return ["false"]
+
+
+def run_silent(logs: Path) -> None:
+    """Run it to its end."""
+    run_job(Silent("", "v0002"), logs, lock=0, stop=threading.Event(), max_hours=1.0, on_progress=lambda _: None)
+
+
 def test_a_trainer_without_words_is_told_of_with_the_room_there_is(tmp_path: Path) -> None:
     """On a full disk its log takes none; the one who is paged reads what to look at."""
-
-    class Silent(Job):
-        def command(self) -> list[str]:
-            return ["false"]
-
     with pytest.raises(TrainingEnded, match=r"exit code 1; it left no words, and \d+ MiB are free"):
-        run_job(Silent("", "v0002"), tmp_path, lock=0, stop=threading.Event(), max_hours=1.0, on_progress=lambda _: None)
+        run_silent(tmp_path)
+
+
+def test_a_cleared_folder_for_temporary_files_keeps_no_trainer_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody touched for ten days is removed by systemd, and a daemon goes on for years."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "cleared"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "cleared"))
+    with pytest.raises(TrainingEnded):
+        run_silent(tmp_path)
 
 
 def test_an_unreadable_correction_does_not_fail_the_training(child: Child, open_path: Path, digits: Digits) -> None:
