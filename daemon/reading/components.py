@@ -113,7 +113,7 @@ def choose_digit(components: Components) -> tuple[list[Component], Doubt | None]
     shape = components.labels.shape
     sizes = components.table[:, 2:4].max(axis=1)
     large = components.pick(sizes >= max(LEAST_SIZE, LEAST_SIZE_SHARE * max(shape)))
-    at_edge = {one.label for one in large if one.borders(shape) and _lies_along_the_edge(one, components.labels)}
+    at_edge = {one.label for one in large if one.borders(shape) and lies_along_the_edge(one, components.labels)}
     likely = [one for one in large if one.label not in at_edge]
     if not likely:
         return [], None
@@ -177,7 +177,7 @@ def _join(main: Component, able: list[Component]) -> list[Component]:
     return joined
 
 
-def _lies_along_the_edge(one: Component, labels: np.ndarray) -> bool:
+def lies_along_the_edge(one: Component, labels: np.ndarray) -> bool:
     """Whether its ink lies almost all at the picture's edge, as the table beyond the paper does."""
     height, width = labels.shape
     margin_x, margin_y = round(EDGE_SHARE * width), round(EDGE_SHARE * height)

@@ -27,15 +27,20 @@ def draw(ink: np.ndarray, level: float, components: Components, chosen: list[Com
         mask = picked[labels]
     mask = mask.view(np.uint8)
     soft = cv2.multiply(cv2.LUT(ink[top:bottom, left:right], _soften(level)), cv2.dilate(mask, np.ones((3, 3), np.uint8)))
-    # A strip of width w and length l has area w*l, and loses 2*l when a pixel is taken off on each side.
-    area = cv2.countNonZero(mask)
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    lost = area - cv2.countNonZero(cv2.erode(mask, cross, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)))
-    stroke = 2 * area / max(lost, 1) * BOX / max(mask.shape)
+    stroke = stroke_width(mask) * BOX / max(mask.shape)
     fitted = fit(soft)
     if stroke < THIN:
         fitted = _widen(fitted, min(1.0, THIN - stroke))
     return centre(fitted)
+
+
+def stroke_width(mask: np.ndarray) -> float:
+    """The mean width of the strokes of a mask, (height, width) uint8 of 0 and 1, in pixels."""
+    # A strip of width w and length l has area w*l, and loses 2*l when a pixel is taken off on each side.
+    area = cv2.countNonZero(mask)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    lost = area - cv2.countNonZero(cv2.erode(mask, cross, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)))
+    return 2 * area / max(lost, 1)
 
 
 def _soften(level: float) -> np.ndarray:

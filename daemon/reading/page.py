@@ -13,7 +13,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from daemon.reading.components import SPECK_SHARE, Component, Components, choose_digit, find_components, tell_several
+from daemon.reading.broken import find_gaps
+from daemon.reading.components import (
+    SPECK_SHARE,
+    Component,
+    Components,
+    choose_digit,
+    find_components,
+    tell_several,
+)
 from daemon.reading.drawing import draw
 from daemon.reading.frames import find_framed
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading, centre, fit
@@ -31,6 +39,8 @@ FAINT_CONTRAST = 16  # grey levels; ink that covers little may be fainter, for p
 FAINT_SHARE = 0.12  # of the picture
 LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whatever Otsu says
 WEAK_SHARE = 0.4  # of the threshold; in a digit cut out of a page, ink above this that is joined to other ink is ink too
+
+JOINED_TIMES = 1.05  # the ink of the digit chosen without; where bridging gaps adds less, nothing was broken
 
 # A digit cut out of a page reaches all four borders of its picture. So do the rules of a grid and the frame of a form, but
 # they meet the border at right angles, and textures meet it in many places.
@@ -98,7 +108,24 @@ def _read_ink(ink: np.ndarray, threshold: float, level: float, contrast: float, 
             readings.append(reading)
     if not readings:
         raise Blank(contrast)
-    return readings
+    return _bridge_gaps(readings, ink, level, components, chosen)
+
+
+def _bridge_gaps(
+    readings: list[Reading], ink: np.ndarray, level: float, page: Components, chosen: list[Component]
+) -> list[Reading]:
+    """Read broken strokes joined as well; or doubt a single reading for what they are when joined."""
+    gaps = find_gaps(page)
+    joined = None if gaps is None else find_components((gaps | (page.labels > 0)) * np.uint8(255))
+    if gaps is None or joined is None:
+        return readings
+    digit, doubt = choose_digit(joined)
+    if sum(one.area for one in digit) < JOINED_TIMES * sum(one.area for one in chosen):
+        return readings
+    if doubt is None:
+        bridged = Reading(draw(np.maximum(ink, gaps * np.uint8(level)), level, joined, digit))
+        return [*readings, bridged] if readings[0].doubt is None else [bridged, *readings]
+    return [readings[0]._replace(doubt=readings[0].doubt or doubt)] if len(readings) == 1 else readings
 
 
 def find_inks(grey: np.ndarray) -> list[np.ndarray]:
