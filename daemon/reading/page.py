@@ -20,6 +20,7 @@ from daemon.reading.components import (
     Components,
     choose_digit,
     find_components,
+    lies_along_the_edge,
     tell_several,
 )
 from daemon.reading.drawing import draw
@@ -40,6 +41,7 @@ FAINT_SHARE = 0.12  # of the picture
 LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whatever Otsu says
 WEAK_SHARE = 0.4  # of the threshold; in a digit cut out of a page, ink above this that is joined to other ink is ink too
 
+SLIVERS_SHARE = 0.5  # of the digit's ink; what lies along a border and has more is no part of a neighbour
 JOINED_TIMES = 1.05  # the ink of the digit chosen without; where bridging gaps adds less, nothing was broken
 
 # A digit cut out of a page reaches all four borders of its picture. So do the rules of a grid and the frame of a form, but
@@ -108,7 +110,18 @@ def _read_ink(ink: np.ndarray, threshold: float, level: float, contrast: float, 
             readings.append(reading)
     if not readings:
         raise Blank(contrast)
-    return _bridge_gaps(readings, ink, level, components, chosen)
+    readings = _bridge_gaps(readings, ink, level, components, chosen)
+    if digit := _leave_out_slivers(chosen, components.labels):
+        readings.append(Reading(draw(ink, level, components, digit), doubt))
+    return readings
+
+
+def _leave_out_slivers(chosen: list[Component], labels: np.ndarray) -> list[Component]:
+    """The chosen ones without what may be parts of a neighbour that were cut out with the digit; none where all may stay."""
+    slivers = [one for one in chosen if one.borders(labels.shape) == 1 and lies_along_the_edge(one, labels)]
+    digit = [one for one in chosen if one not in slivers]
+    few = sum(one.area for one in slivers) < SLIVERS_SHARE * sum(one.area for one in digit)
+    return digit if slivers and few else []
 
 
 def _bridge_gaps(

@@ -54,6 +54,17 @@ def test_weak_strokes_of_a_cut_digit_are_read() -> None:
     assert np.corrcoef(normalise(cut)[0].pixels.ravel(), normalise(weak)[0].pixels.ravel())[0, 1] > 0.7
 
 
+def test_what_a_crop_shows_of_its_neighbours_may_be_left_out() -> None:
+    """Slivers along two borders are read with the digit, and at last without."""
+    alone = np.asarray(draw(FIVE, (90, 120), 10, 8))
+    cut = alone.copy()
+    cut[30:55, :4] = cut[60:85, -4:] = 20
+    readings = normalise(cut)
+    assert correlate(normalise(alone)[0].pixels, readings[0].pixels) < 0.98
+    assert correlate(normalise(alone)[0].pixels, readings[-1].pixels) > 0.99
+    assert len(normalise(alone)) == 1
+
+
 @pytest.mark.parametrize("margin", [2, 4, 10])
 def test_a_stroke_across_a_narrow_picture_is_no_rule(margin: int) -> None:
     """A rule runs from border to border; the bar of a 7 ends before."""
