@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks import devset, hands
+from benchmarks import devset, hands, scenes
 from daemon.answering.choice import answer
 from daemon.config import Settings, load_settings
 from daemon.models.live import LiveModel, load
@@ -31,7 +31,8 @@ from daemon.reading.readings import Readings
 
 WORST = 120  # images on the contact sheet
 FEW_DRAWN, FEW_NO_DIGITS = 220, 120  # images a set: drawing one takes 20 to 90 ms
-REAL = {"mnist": devset.plain} | hands.SETS
+WRITERS = hands.SETS | scenes.SETS  # sets whose kinds are who wrote them
+REAL = {"mnist": devset.plain} | WRITERS
 DRAWN = {name: make for name, make in devset.DIGITS.items() if make is not devset.plain}
 
 
@@ -136,7 +137,7 @@ def main() -> int:
         print(f"\n{title:<12} {columns}")
         for name, a in read_all(sets, mnist, model, settings, limit):
             print_row(name, a, slice(None))
-            if name in hands.SETS:
+            if name in WRITERS:
                 print_writers(a)
             elif chosen.kinds:
                 print_kinds(a, a.answer == a.truth)

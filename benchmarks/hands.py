@@ -35,12 +35,12 @@ def cut(picture: np.ndarray) -> np.ndarray:
 
 def as_they_are(_: Mnist) -> Iterator[Case]:
     """The scans, about 100x100."""
-    yield from _cases("scans", lambda picture, _: png(picture))
+    yield from cases("scans", lambda picture, _: png(picture))
 
 
 def cropped(_: Mnist) -> Iterator[Case]:
     """The scans, cut to their ink."""
-    yield from _cases("cropped", lambda picture, _: png(cut(picture)))
+    yield from cases("cropped", lambda picture, _: png(cut(picture)))
 
 
 def coarse(_: Mnist) -> Iterator[Case]:
@@ -53,9 +53,9 @@ def coarse(_: Mnist) -> Iterator[Case]:
         small.thumbnail((int(random.integers(20, 49)),) * 2, Image.Resampling.BOX)
         small = small.filter(ImageFilter.GaussianBlur(random.uniform(0.2, 0.8)))
         pale = random.uniform(0.6, 1)
-        return _jpeg(small.point(lambda level: 225 - pale * (225 - level)), random)
+        return jpeg(small.point(lambda level: 225 - pale * (225 - level)), random)
 
-    yield from _cases("coarse", shrink)
+    yield from cases("coarse", shrink)
 
 
 def framed(_: Mnist) -> Iterator[Case]:
@@ -68,7 +68,7 @@ def framed(_: Mnist) -> Iterator[Case]:
         inked = cut(np.asarray(thin))
         return png(np.asarray(Image.fromarray(inked).resize((FRAME, FRAME), Image.Resampling.BILINEAR)))
 
-    yield from _cases("framed", stretch)
+    yield from cases("framed", stretch)
 
 
 def bold(_: Mnist) -> Iterator[Case]:
@@ -78,7 +78,7 @@ def bold(_: Mnist) -> Iterator[Case]:
         inked = Image.fromarray(np.pad(cut(picture), MARKER // 2, mode="edge"))
         return png(np.asarray(inked.filter(ImageFilter.MinFilter(MARKER))))
 
-    yield from _cases("bold", thicken)
+    yield from cases("bold", thicken)
 
 
 def shadowed(_: Mnist) -> Iterator[Case]:
@@ -98,9 +98,9 @@ def shadowed(_: Mnist) -> Iterator[Case]:
         if random.random() < 0.5:
             light *= 1 - 0.45 / (1 + np.exp(40 * (y * np.cos(side) - x * np.sin(side) + edge)))
         seen = np.clip(seen * light + random.normal(0, 4, seen.shape), 0, 255).astype(np.uint8)
-        return _jpeg(Image.fromarray(seen).filter(ImageFilter.GaussianBlur(random.uniform(0.3, 0.5 + longer / 300))), random)
+        return jpeg(Image.fromarray(seen).filter(ImageFilter.GaussianBlur(random.uniform(0.3, 0.5 + longer / 300))), random)
 
-    yield from _cases("shadowed", photograph)
+    yield from cases("shadowed", photograph)
 
 
 def faint(_: Mnist) -> Iterator[Case]:
@@ -115,7 +115,7 @@ def faint(_: Mnist) -> Iterator[Case]:
         grain = random.normal(0, 3, (sheet.height, sheet.width))
         return png(np.clip(np.asarray(sheet) + grain, 0, 255).astype(np.uint8))
 
-    yield from _cases("faint", pale)
+    yield from cases("faint", pale)
 
 
 def boxed(_: Mnist) -> Iterator[Case]:
@@ -132,23 +132,25 @@ def boxed(_: Mnist) -> Iterator[Case]:
         if random.random() < 0.2:
             for start in np.arange(box[0], box[2], random.choice([1, 4]) * pen):
                 form.line([(start, box[3]), (start + pen, box[3])], fill=printed, width=pen)
-            return _jpeg(sheet, random)
+            return jpeg(sheet, random)
         form.rectangle(box, outline=printed, width=pen)
         inside, order = (room + pen, room + pen, box[2] - pen, box[3] - pen), random.permutation(4)
         hidden = order[int(random.integers(1, 5)) :]
         sides = [inside[side] if side in hidden else (0, 0, *sheet.size)[side] for side in range(4)]
-        return _jpeg(sheet.crop((sides[0], sides[1], sides[2], sides[3])), random)
+        return jpeg(sheet.crop((sides[0], sides[1], sides[2], sides[3])), random)
 
-    yield from _cases("boxed", fill_in)
+    yield from cases("boxed", fill_in)
 
 
-def _jpeg(picture: Image.Image, random: np.random.Generator) -> bytes:
+def jpeg(picture: Image.Image, random: np.random.Generator) -> bytes:
+    """The picture as a JPEG of some quality."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=int(random.integers(60, 95)))
     return buffer.getvalue()
 
 
-def _cases(name: str, show: Callable[[np.ndarray, np.random.Generator], bytes]) -> Iterator[Case]:
+def cases(name: str, show: Callable[[np.ndarray, np.random.Generator], bytes]) -> Iterator[Case]:
+    """Each scan by JUDGES as `show` delivers it; a case's kind is its writer."""
     scans = judged()
     for index, (picture, digit, writer) in enumerate(zip(scans.pictures, scans.digits, scans.writers, strict=True)):
         yield Case(show(picture, seeded(name, index)), int(digit), str(writer))
