@@ -41,6 +41,7 @@ FAINT_SHARE = 0.12  # of the picture
 LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whatever Otsu says
 WEAK_SHARE = 0.4  # of the threshold; in a digit cut out of a page, ink above this that is joined to other ink is ink too
 
+PALE_SHARE = 0.7  # of the threshold; where that of what a frame holds is higher, print and ink are equally dark
 SLIVERS_SHARE = 0.5  # of the digit's ink; what lies along a border and has more is no part of a neighbour
 JOINED_TIMES = 1.05  # the ink of the digit chosen without; where bridging gaps adds less, nothing was broken
 
@@ -100,7 +101,8 @@ def _read_ink(ink: np.ndarray, threshold: float, level: float, contrast: float, 
     readings = [Reading(draw(ink, level, components, chosen), doubt)] if chosen else []
     if framed := find_framed(components, chosen):
         inner, digit, inner_doubt, is_frame = framed
-        within = Reading(draw(ink, level, inner, digit), inner_doubt)
+        pale = _read_pale(ink, threshold, components, inner) if is_frame else None
+        within = pale or Reading(draw(ink, level, inner, digit), inner_doubt)
         return [within, *readings] if is_frame or not readings else [*readings, within]
     if doubt is None and (crop := _read_crop(ink, level, threshold, components, chosen)):
         reading, likelier = crop
@@ -114,6 +116,23 @@ def _read_ink(ink: np.ndarray, threshold: float, level: float, contrast: float, 
     if digit := _leave_out_slivers(chosen, components.labels):
         readings.append(Reading(draw(ink, level, components, digit), doubt))
     return readings
+
+
+def _read_pale(ink: np.ndarray, threshold: float, page: Components, inner: Components) -> Reading | None:
+    """Read what a frame holds by a threshold of its own, where that is much lower: a pencil is paler than print."""
+    lines = ((page.labels > 0) & (inner.labels == 0)).view(np.uint8)
+    left, top, width, height = cv2.boundingRect(lines)
+    part = slice(top, top + height), slice(left, left + width)
+    around = cv2.dilate(lines[part], np.ones((2 * SOFT + 1, 2 * SOFT + 1), np.uint8))
+    held = cv2.multiply(ink[part], 1 - around)
+    own, level, contrast, _ = _find_threshold(held)
+    if own > PALE_SHARE * threshold or contrast < FAINT_CONTRAST:
+        return None
+    components = find_components(cv2.threshold(held, own, 255, cv2.THRESH_BINARY)[1])
+    if components is None:
+        return None
+    chosen, doubt = choose_digit(components)
+    return Reading(draw(held, level, components, chosen), doubt) if chosen else None
 
 
 def _leave_out_slivers(chosen: list[Component], labels: np.ndarray) -> list[Component]:

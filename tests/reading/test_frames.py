@@ -51,6 +51,17 @@ def test_a_digit_in_a_frame_is_read_without_it(
     assert max(correlate(expected, reading.pixels) for reading in readings) > 0.85
 
 
+@pytest.mark.parametrize("strokes", [SEVEN, FIVE, ZERO], ids=["7", "5", "0"])
+def test_what_a_frame_holds_may_be_much_paler_than_it(strokes: list[tuple[float, float]]) -> None:
+    """A pencil's digit, darker here and paler there, is read whole in a black frame."""
+    alone = np.asarray(draw(strokes, (140, 180), 40, 5), np.float32)
+    pressed = 0.45 + 0.2 * np.sin(np.arange(180) / 12)[:, None]
+    pencil = Image.fromarray((250 - (250 - alone) * pressed).astype(np.uint8))
+    ImageDraw.Draw(pencil).rectangle(BOX, outline=0, width=4)
+    expected, reading = normalise(alone.astype(np.uint8))[0].pixels, normalise(np.asarray(pencil))[0]
+    assert correlate(expected, reading.pixels) > 0.9
+
+
 def test_a_frame_may_be_askew() -> None:
     """A form is read as it lay on the scanner."""
     alone = draw(FIVE, (140, 180), 40, 5)
