@@ -62,7 +62,8 @@ def read_page(grey: np.ndarray) -> list[Reading]:
     """Read a picture of a page or of a cut-out digit, (height, width) uint8.
 
     Returns:
-        Its reading as a page, and that as a digit cut out of one, or within a frame, where it differs; the likelier first.
+        Its reading as a page, and where it differs that as a digit cut out of one, perhaps with parts of others, within a
+        frame, or with its gaps bridged; the likelier first.
         Where a shadow seems to lie on it, those without the shadow come before.
 
     Raises:
