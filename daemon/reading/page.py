@@ -206,7 +206,7 @@ def _ink_is_light(grey: np.ndarray, lightest: np.ndarray, darkest: np.ndarray, s
     contrast = cv2.subtract(lightest, darkest)
     middle = cv2.addWeighted(lightest, 0.5, darkest, 0.5, 0)
     busy = contrast > contrast.max() // 2
-    dark = int(np.count_nonzero(busy & (grey < middle))) / int(np.count_nonzero(busy))
+    dark = int(np.count_nonzero(busy & (grey < middle))) / max(int(np.count_nonzero(busy)), 1)  # hatching may even out
     if abs(dark - 0.5) > EVEN_SHARE:
         return dark > 0.5
     paper = cv2.erode(lightest, square)

@@ -97,6 +97,12 @@ def test_a_grid_without_a_digit_is_blank() -> None:
         normalise(np.asarray(page))
 
 
+def test_hatching_that_evens_out_where_paper_is_looked_for_is_no_digit() -> None:
+    """Its contrast there is none, which is no end of the program that reads it."""
+    hatching = np.tile(np.array([0, 0, 255, 255], np.uint8), (256, 64))
+    assert {"not_a_digit"} == {reading.doubt for reading in normalise(hatching)}
+
+
 def test_doubts_stay_with_their_pictures() -> None:
     """Two digits beside each other, a blot and a digit have the same doubts together as each alone, in any order."""
     digit = np.asarray(draw(SEVEN, (120, 160), 30, 8))
