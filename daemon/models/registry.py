@@ -109,8 +109,17 @@ class Registry:
         link = self.folder / CURRENT
         try:
             return link.stat() if self.current_name() is None and link.is_file() else None
-        except FileNotFoundError:  # it has just been taken in
+        except OSError:  # it has just been taken in, or is a link to where we may not look: pathlib raises that
             return None
+
+    def astray(self) -> str | None:
+        """Where current.h5 leads, if to no version and to no file that can be looked at; None where it does not."""
+        link = self.folder / CURRENT
+        try:
+            target = link.readlink()
+        except OSError:  # there is no link
+            return None
+        return None if VERSION.fullmatch(target.stem) or self.foreign() else str(target)
 
     def _history(self) -> list[str]:
         """The versions that became current or live, in this order: a choice that was cut short is told by what went live."""
@@ -182,7 +191,7 @@ class Registry:
         """Point current.h5 at the version that answers, where it names none or one that cannot be used."""
         with self.choosing():
             link, named = self.folder / CURRENT, self.current_name()
-            if named == version.name or (link.exists() and not link.is_symlink()):  # not over a file of somebody's
+            if named == version.name or _is_no_link(link):  # not over a file of somebody's
                 return
             if named:
                 try:
@@ -191,6 +200,10 @@ class Registry:
                     pass
                 else:
                     return  # it waits to be vetted
+            if (target := self.astray()) is not None:
+                log.warning(
+                    "%s led to %s, where there is nothing that can be read; it names %s now", link, target, version.name
+                )
             replace_symlink(link, f"{version.name}.h5")
             self.ledger.record("current", version.name, "there was no usable current version")
 
@@ -255,7 +268,7 @@ class Registry:
         if older and not is_back:
             replace_symlink(self.folder / PREVIOUS, f"{older}.h5")
         link = self.folder / CURRENT
-        if link.exists() and not link.is_symlink():
+        if _is_no_link(link):
             aside = link.rename(self.folder / f"aside-{link.stat().st_ino}.h5")
             log.warning("somebody's own model stood in the place of %s; it is %s now", link, aside.name)
         replace_symlink(link, f"{name}.h5")
@@ -273,3 +286,8 @@ class Registry:
 
 def _number(name: str) -> int:
     return int(name[1:])
+
+
+def _is_no_link(path: Path) -> bool:
+    """Whether there is something that is no link; where one leads is not looked at, for there we may have no right to."""
+    return os.path.lexists(path) and not path.is_symlink()

@@ -103,6 +103,8 @@ class Swapper:
 
     def _follow(self) -> None:
         name, live = self._registry.current_name(), self.slot.live.identity.version
+        if name is None:
+            self._say_astray()
         if name == live:
             self._refused = None  # what was refused may have been mended by the time that it is named again
         if name is None or name == live or (files := self._files_of(name)) == self._refused:
@@ -120,6 +122,16 @@ class Swapper:
         self._metrics.swap_seconds.observe(time.monotonic() - started)
         self._metrics.swaps.labels("rolled_back" if back else "swapped").inc()
         self._show(version, "went back" if back else "swapped")
+
+    def _say_astray(self) -> None:
+        """Say once that current.h5 leads nowhere; a file that waits in its place is no such case."""
+        target = self._registry.astray()
+        if target is not None and target != self._refused:
+            self._refuse(
+                target,
+                f"{self._registry.folder / CURRENT}: expected a link to a version, or to a model that the daemon may read. "
+                f"Received: a link to {target}. Copy the model to the place of the link.",
+            )
 
     def _files_of(self, name: str) -> object:
         """What changes when a version's files do: what was wrong with them may have been mended then."""

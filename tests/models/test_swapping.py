@@ -323,6 +323,25 @@ def test_a_version_whose_files_were_mended_is_tried_again(root: Root) -> None:
     assert ("v0002", 1) == (live(swapper), root.swaps("failed"))
 
 
+@pytest.mark.parametrize("target", ["../elsewhere/own.h5", f"{'x' * 300}.h5"])
+def test_a_link_to_what_cannot_be_looked_at_is_no_crash_loop(
+    root: Root, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one into a home that is closed to the service: said once where a daemon runs, put right where it starts."""
+    swapper = root.swapper()
+    root.point_at(target)
+    for _ in range(3):
+        swapper.run_once(0.0)
+    assert ("v0001", 1) == (live(swapper), root.swaps("failed"))
+    assert f"Received: a link to {target}" in caplog.text
+    assert "v0001" == live(root.swapper()) == root.registry.current_name()
+    root.point_at(target)
+    root.add("v0002")
+    root.registry.make_current("v0002", "test", instead_of="v0001")
+    swapper.run_once(0.0)
+    assert ("v0002", 1) == (live(swapper), root.swaps("failed"))
+
+
 @pytest.mark.parametrize("content", ['{"schema": 2}', "[]", "", '{"schema": 1, "sha256": 7}'])
 def test_a_bad_manifest_is_no_crash_loop(root: Root, content: str) -> None:
     """It is refused in a sentence, once, by a daemon that runs and by one that starts."""
