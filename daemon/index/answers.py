@@ -11,6 +11,8 @@ from daemon.drops import with_ending
 from daemon.files import printable
 from daemon.index.schema import Record, storable
 
+LAST_MOMENT = 1e11  # in the year 5138
+
 
 def answered_at(content: dict[str, Any]) -> float:
     """When an answer or rejection was given, as its JSON says it."""
@@ -50,7 +52,10 @@ def read_record(text: bytes, path: str, rejected: bool, size: Callable[[str], in
         )
         digest = None if sha256 is None else bytes.fromhex(sha256)
         at, name_, length = answered_at(content), storable(name), size(original)
+        if not 0 <= at < LAST_MOMENT:
+            return None  # nobody could be told of it
         if rejected:
+            str(content["reason"]).encode()  # half of a surrogate pair is a ValueError now, and not when it is inserted
             return Record(at, None, name_, digest, "rejected", str(content["reason"]), None, None, None, length, *places)
         return Record(
             at,
@@ -65,5 +70,5 @@ def read_record(text: bytes, path: str, rejected: bool, size: Callable[[str], in
             length,
             *places,
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None

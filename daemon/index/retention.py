@@ -212,7 +212,7 @@ class _Leaving:
         with file:
             try:
                 return answered_at(parse(file.read())) == row["answered_at"]
-            except (KeyError, ValueError, TypeError):
+            except (KeyError, ValueError, TypeError, OverflowError):
                 return False
 
     def _is_archived(self, day: Day, part: Part) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def ask(presence: Path) -> tuple[dict[str, Any], Samples]:
     try:
         ready, text = _get(f"{base}/readyz")
         metrics = read_samples(_get(f"{base}/metrics")[1])
-    except OSError as error:
+    except (OSError, HTTPException) as error:  # the second where it ends in the middle of an answer
         return status | {"ready": False, "reasons": [f"it does not answer on {base}: {error}"]}, {}
     status |= {
         "ready": ready,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -79,6 +80,22 @@ def test_status_of_a_daemon_that_does_not_answer(run: Run, announced: Callable[[
     code, out, _ = run("status")
     assert code == 1
     assert "it does not answer on http://127.0.0.1:1" in out
+
+
+def test_status_of_a_daemon_that_is_killed_while_it_answers(run: Run, announced: Callable[[str], None]) -> None:
+    """Half an answer is none, and that is said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            asked, _ = server.accept()
+            with asked:
+                asked.recv(4096)
+                asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")
+
+        threading.Thread(target=answer, daemon=True).start()
+        announced(f"127.0.0.1:{server.getsockname()[1]}")
+        code, out, _ = run("status")
+    assert (1, True) == (code, "it does not answer on http://127.0.0.1:" in out)
 
 
 @pytest.mark.skipif(bool(why_no_host()), reason=why_no_host() or "-")

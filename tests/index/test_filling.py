@@ -171,6 +171,9 @@ def test_an_answer_given_meanwhile_stays(bare: Settings) -> None:
         b"{}",
         b'{"file": "a.png", "sha256": 5}',
         b'{"file": "a.png", "sha256": null, "digit": "x"}',
+        b'{"file": "a.png", "sha256": null, "reason": "\\ud800", "rejected_at": "2025-11-25T12:00:00Z"}',
+        b'{"file": "a.png", "sha256": null, "reason": "blank", "rejected_at": "9999-12-31T23:59:59-23:59"}',
+        b'{"file": "a.png", "sha256": null, "reason": "blank", "rejected_at": "0001-01-01T00:00:00Z"}',
     ],
 )
 def test_what_is_no_json_of_ours_is_passed_over(bare: Settings, content: bytes) -> None:
