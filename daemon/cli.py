@@ -212,7 +212,7 @@ def _promote(options: argparse.Namespace) -> int:
     from daemon.commands.models import promote
     from daemon.models.registry import VERSION
 
-    is_file = not VERSION.fullmatch(options.model) and Path(options.model).is_file()
+    is_file = not VERSION.fullmatch(options.model) and os.path.isfile(options.model)  # noqa: PTH113 -- that raises nothing
     model = str(Path(options.model).absolute()) if is_file else options.model  # which the current folder may not outlast
     return promote(_as_owner(options), model)
 

@@ -136,6 +136,12 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def test_a_model_that_cannot_be_looked_at_is_said(run: Run) -> None:
+    """As one in somebody's home: a sentence, and no traceback."""
+    code, _, err = run("promote", f"{'x' * 300}.h5")
+    assert (1, True) == (code, "File name too long" in err)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 @pytest.mark.parametrize("command", [["correct", "a.png", "7"], ["index", "--rebuild"], ["promote", "v0001"]])
 def test_what_root_types_leaves_nothing_of_roots(open_path: Path, digits: Digits, command: list[str]) -> None:
