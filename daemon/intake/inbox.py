@@ -1,6 +1,7 @@
 """The inbox: sweep it, admit what is whole, claim it by rename.
 
-Events only say "look there now"; a sweep of the folder decides what is there. So nothing depends on an event arriving.
+Events only say "look there now", or "look for this name"; a look decides what is there, and from time to time a sweep finds
+whatever no event told of. So nothing depends on an event arriving.
 
 Those who drop may swap anything for a link, a folder or another file at any moment. Names are resolved beneath the inbox
 (`daemon.folders`), and what a claim really took is looked at once it is in work/, where nobody but the daemon may write. A
@@ -11,20 +12,20 @@ than its user has, so whoever links a file that is not his own gains nothing by 
 from __future__ import annotations
 
 import errno
-import logging
 import signal
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from daemon.config import InboxSettings
 from daemon.drops import Drop
-from daemon.files import RETRY_SECONDS, machine_fault, printable
+from daemon.files import RETRY_SECONDS, machine_fault
 from daemon.folders import DEEPEST_FOLDER, Folder, rename
 from daemon.intake.claiming import (
     EVERYWHERE,
+    OURS,
     BeingWritten,
     FolderClaimed,
     claim,
@@ -36,15 +37,14 @@ from daemon.intake.claiming import (
     strays,
     take_over,
 )
+from daemon.intake.complaints import Complaints
 from daemon.intake.sweeping import MOST_LISTED, Sweeps
 from daemon.intake.watch import Watch
 from daemon.telemetry.metrics import Metrics
 
-log = logging.getLogger(__name__)
-
-ASKING_SECONDS = 60.0  # a folder may keep the daemon out for so long before that is said
 # What one call does at most, for those who drop can make more of it than a pass may take:
 MOST_TRIED = 5_000  # names that are tried, of which perhaps none can be claimed: 0.3 ms each
+MOST_TOLD = 64  # names that are looked for one by one; of more, their folder is listed, however large it once was
 MOST_CHANGED = 5_000  # places that are listed because something changed there; of more, everything is listed, bit by bit
 PAUSE_EACH = 0.003  # seconds, from one try on all names that cannot be claimed to the next: a tenth of the time
 MOST_TIDIED = 10_000  # folders of work/ that are looked at, to be removed where they are empty
@@ -58,8 +58,7 @@ class Inbox:
         settings: what to ignore, how often to look.
         metrics: counts overflows and faults, shows the backlog.
         wake: called, from any thread, when there may be something to take.
-        ask_to_open: called, with time.monotonic(), whenever a folder keeps the daemon out; gives whether there is somebody
-            to let it in.
+        ask_to_open: as `Complaints` takes it.
 
     """
 
@@ -73,14 +72,14 @@ class Inbox:
         ask_to_open: Callable[[float], bool] = lambda _now: False,
     ) -> None:
         self._inbox, self._work = Folder(inbox), Folder(work, make=True, own=True)
-        self._metrics, self._wake, self._ask_to_open = metrics, wake, ask_to_open
+        self._metrics, self._wake, self._complaints = metrics, wake, Complaints(metrics, ask_to_open)
         self._changed: set[str] = set()  # where to look
+        self._told: dict[str, None] = {}  # names to look for, before all others
+        self._woken = False
         self.apply(settings)
-        self._listing: deque[str] = deque()
-        self._swept = time.monotonic()  # the last time
+        self._listing: OrderedDict[str, None] = OrderedDict()  # names to be claimed
+        self._listed = time.monotonic()  # when there was a name last where there was none
         self._sweeps = Sweeps(lambda place: self._walk(self._inbox, place), self._known)
-        self._complained: set[str] = set()
-        self._kept_out_since: dict[str, float] = {}
         self._untidy = True  # there may be empty folders in work/
         take_over(self._work, self._inbox)
         self._strays = set(strays(self._work))  # folders that were claimed for files, and could not be given back yet
@@ -100,11 +99,18 @@ class Inbox:
         self._look = True
         self._changed.add(EVERYWHERE)
 
-    def look(self, place: str = EVERYWHERE) -> None:
-        """Say that a folder may have changed, or, with a slash at its end, all below it too. Any thread may call this."""
-        self._changed.add(place if len(self._changed) < MOST_CHANGED else EVERYWHERE)
-        if not self._look:
+    def look(self, place: str = EVERYWHERE, name: str = "") -> None:
+        """Say that a folder may have changed, or, with a slash at its end, all below it too; or only one name in it.
+
+        Any thread may call this.
+        """
+        if name and len(self._told) < MOST_TOLD:
+            self._told[f"{place}/{name}" if place else name] = None
+        else:
+            self._changed.add(place if len(self._changed) < MOST_CHANGED else EVERYWHERE)
             self._look = True
+        if not self._woken:
+            self._woken = True
             self._wake()
 
     def close(self) -> None:
@@ -115,7 +121,7 @@ class Inbox:
 
     def due_in(self) -> float:
         """Seconds until `take` is to be called without an event."""
-        return 0.0 if self._listing or self._leftovers or self._look else self._sweep_due_in()
+        return 0.0 if self._listing or self._leftovers or self._told or self._look else self._sweep_due_in()
 
     def _sweep_due_in(self) -> float:
         due = min(self._not_before.values(), default=float("inf"))
@@ -123,17 +129,20 @@ class Inbox:
         return min(max(0.0, due - now), self._sweeps.due_in(now))
 
     def take(self, limit: int) -> list[Drop]:
-        """Claim up to `limit` files that are whole: those that a crash left in work/ first, then the inbox's.
+        """Claim up to `limit` files that are whole: those that a crash left in work/, those just told of, then all others.
 
         Raises:
             OSError: the machine failed, not a file. Where something was claimed before, the next call raises it.
 
         """
+        self._woken = False
         drops = [self._leftovers.popleft() for _ in range(min(limit, len(self._leftovers)))]
         if self._sweep_due_in() == 0:
             self._look = True
         may_sweep = True  # once: events may come faster than what they are about can be listed
         try:
+            if self._told:
+                self._put_told_first()
             for _ in range(MOST_TRIED):
                 if len(drops) >= limit or not (self._listing or (self._look and may_sweep)):
                     break
@@ -141,9 +150,10 @@ class Inbox:
                     may_sweep = False
                     self._sweep_inbox()
                     continue
-                if drop := self._claim(self._listing[0]):
+                name = next(iter(self._listing))
+                if drop := self._claim(name):
                     drops.append(drop)
-                self._listing.popleft()
+                del self._listing[name]
         except OSError:
             if not drops:
                 raise
@@ -167,7 +177,8 @@ class Inbox:
         self._in_flight.discard(name)
         if name in self._held_up:
             self._held_up.discard(name)
-            self.look(name.rpartition("/")[0])
+            place, _, last = name.rpartition("/")
+            self.look(place, last)
 
     def answered(self, drops: list[Drop]) -> None:
         """Say that these have their JSON; their originals are still in work/."""
@@ -180,49 +191,73 @@ class Inbox:
         self._metrics.backlog.labels("work").set(len(self._in_flight))
         waited = time.time() - next(iter(self._unanswered.values()), time.time())  # claimed first
         if self._listing:
-            waited = max(waited, time.monotonic() - self._swept)
+            waited = max(waited, time.monotonic() - self._listed)
         self._metrics.oldest_waiting.set(max(0.0, waited))
 
     def waiting(self) -> int:
         """How many files the last sweep found that are not claimed yet."""
         return len(self._listing)
 
+    def _put_told_first(self) -> None:
+        """List the names that events told of before all others, of which perhaps many cannot be claimed."""
+        self._renew()
+        if not self._listing:
+            self._listed = time.monotonic()
+        for name in [self._told.popitem()[0] for _ in range(len(self._told))]:  # the first of them comes first, then
+            if not any(part in OURS or self._ignored(part) for part in name.split("/")) and self._may_try(name):
+                self._listing[name] = None
+                self._listing.move_to_end(name, last=False)
+
     def _sweep_inbox(self) -> None:
         """List where something changed, or all where that is due; names only, for a stat each takes 13 times as long."""
         self._look = False
-        self._swept = now = time.monotonic()
+        self._listed = now = time.monotonic()
         changed = {self._changed.pop() for _ in range(len(self._changed))}
+        self._renew()
         try:
-            self._inbox.renew()
-            self._work.renew()
             if self._untidy and not self._in_flight:
                 self._remove_empty_folders()
             if not self._watch.renew(self._inbox.identity):
                 self._sweeps.begin_anew()
             names, gone = self._sweeps.list(changed, self._settings.rescan_seconds)
         except OSError:
-            self._sweeps.begin_anew()
-            self._look = True  # as soon as somebody asks again
+            self._begin_anew()
             raise
         self._forget(gone)
         due = set(islice((name for name, moment in self._not_before.items() if moment <= now), MOST_TRIED))
         for name in due:
             del self._not_before[name]
         names = {name for name in names if not name.endswith("/")} | due
-        self._held_up |= names & self._in_flight
-        names -= self._in_flight | (self._not_before.keys() - self._being_written)
-        self._listing.extend(sorted(names))
+        self._listing.update(dict.fromkeys(sorted(filter(self._may_try, names))))
         for name in list(self._strays):
             self._give_back(name)
 
+    def _renew(self) -> None:
+        try:
+            self._inbox.renew()
+            self._work.renew()
+        except OSError:
+            self._begin_anew()
+            raise
+
+    def _begin_anew(self) -> None:
+        """Sweep everything as soon as somebody asks again."""
+        self._sweeps.begin_anew()
+        self._look = True
+
+    def _may_try(self, name: str) -> bool:
+        if name in self._in_flight:
+            self._held_up.add(name)
+            return False
+        return name not in self._not_before or name in self._being_written
+
     def _known(self) -> set[str]:
-        return self._complained | self._kept_out_since.keys() | self._not_before.keys()
+        return self._complaints.names | self._not_before.keys()
 
     def _forget(self, gone: set[str]) -> None:
-        self._complained -= gone
+        self._complaints.forget(gone)
         self._being_written -= gone
         for name in gone:
-            self._kept_out_since.pop(name, None)
             self._not_before.pop(name, None)
 
     def _walk(self, top: Folder, place: str) -> Iterator[str]:
@@ -231,9 +266,9 @@ class Inbox:
 
     def _closed(self, folder: str, error: OSError) -> None:
         if error.errno == errno.ENAMETOOLONG:
-            self._complain(folder, f"a path of more than {DEEPEST_FOLDER} bytes; what is in this folder waits")
+            self._complaints.make(folder, f"a path of more than {DEEPEST_FOLDER} bytes; what is in this folder waits")
         else:
-            self._kept_out(folder, error, "cannot list this sub-folder: {}; its files wait")
+            self._complaints.kept_out(folder, error, "cannot list this sub-folder: {}; its files wait")
 
     def _claim(self, name: str) -> Drop | None:
         """Rename one file into work/, if nobody is writing it."""
@@ -255,11 +290,10 @@ class Inbox:
             if fault := machine_fault(error, Path(self._inbox.path), Path(self._work.path)):
                 if fault.errno == errno.EXDEV:
                     self._listing.clear()  # it is of a folder that may be another one at the next call
-                    self._sweeps.begin_anew()
-                    self._look = True
+                    self._begin_anew()
                 raise fault from error
             self._try_again(name, self._settings.rescan_seconds)
-            self._kept_out(name, error, "cannot be moved to work/: {}; it stays in the inbox")
+            self._complaints.kept_out(name, error, "cannot be moved to work/: {}; it stays in the inbox")
             return None
         self._in_flight.add(name)
         self._unanswered[name] = drop.received
@@ -280,21 +314,7 @@ class Inbox:
         except OSError as error:
             if self._work.holds(name):  # else it was empty, and removed: what has the name next is the daemon's own
                 self._strays.add(name)
-                self._complain(name, f"a folder that cannot be given back from work/: {error.strerror}")
-
-    def _kept_out(self, name: str, error: OSError, complaint: str) -> None:
-        """Ask to be let in, again and again: tar gives a folder its mode when all is in it. Complain where it is in vain."""
-        now = time.monotonic()
-        is_mode = error.errno in (errno.EACCES, errno.EPERM)  # the second where a folder has the sticky bit
-        patience = ASKING_SECONDS if is_mode and self._ask_to_open(now) else 0.0
-        if len(self._kept_out_since) < MOST_LISTED and now - self._kept_out_since.setdefault(name, now) >= patience:
-            self._complain(name, complaint.format(error.strerror))
-
-    def _complain(self, name: str, text: str) -> None:
-        if name not in self._complained and len(self._complained) < MOST_LISTED:
-            self._complained.add(name)
-            self._metrics.intake_errors.labels("immovable").inc()
-            log.warning("%s: %s", printable(name), text)
+                self._complaints.make(name, f"a folder that cannot be given back from work/: {error.strerror}")
 
     def _remove_empty_folders(self) -> None:
         found = list(islice(self._walk(self._work, EVERYWHERE), MOST_TIDIED))

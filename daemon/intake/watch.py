@@ -34,7 +34,7 @@ class Watch:
 
     """
 
-    def __init__(self, folder: Path, look: Callable[[str], None], metrics: Metrics) -> None:
+    def __init__(self, folder: Path, look: Callable[..., None], metrics: Metrics) -> None:
         self._folder, self._look, self._metrics = folder, look, metrics
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None
@@ -82,7 +82,7 @@ class Watch:
 class WakingEmitter(InotifyEmitter):
     """Watchdog's emitter with a watch that wakes the pipeline itself, instead of making an event object for each file."""
 
-    def __init__(self, *args: Any, look: Callable[[str], None], overflowed: Callable[[], None], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, look: Callable[..., None], overflowed: Callable[[], None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._look, self._overflowed = look, overflowed
 
@@ -104,7 +104,7 @@ class WakingEmitter(InotifyEmitter):
 class WakingWatch(InotifyWatchGroup):
     """Runs in watchdog's reading thread; only folders need watchdog's books, to be watched themselves."""
 
-    look: Callable[[str], None]
+    look: Callable[..., None]
     overflowed: Callable[[], None]
 
     def _add_all_callbacks(self, path: bytes) -> None:
@@ -185,7 +185,7 @@ class WakingWatch(InotifyWatchGroup):
             super().on_event(event)
             self.look(self._below(os.path.join(folder, event.name)))
         else:
-            self.look(self._below(folder).rstrip("/"))
+            self.look(self._below(folder).rstrip("/"), os.fsdecode(event.name))
 
     def on_queue_overflow(self) -> None:
         self.overflowed()

@@ -200,6 +200,69 @@ def test_names_that_cannot_be_claimed_are_tried_bit_by_bit(
     assert {"a.png", "b.png"} == {path.name for path in room.work.iterdir() if path.is_file()}
 
 
+def test_what_an_event_names_is_taken_without_a_listing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ext4 never makes a folder smaller: listing one that 100,000 files have passed takes half a millisecond."""
+    (room.inbox / "sub").mkdir()
+    room.take()
+    monkeypatch.setattr(inbox, "paths_below", lambda *_: pytest.fail("the inbox was listed"))
+    for name in ("a.png", "sub/b.png"):
+        room.put(name)
+        taken: list[str] = []
+        wait_until(lambda taken=taken: taken.extend(drop.name for drop in room.taker.take(10)) or taken, "the event")
+        assert [name] == taken
+
+
+def test_what_an_event_names_comes_before_what_cannot_be_claimed(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger may have made 120,000 such names: those who drop beside him are answered while they are tried."""
+    monkeypatch.setattr(inbox, "MOST_TRIED", 3)
+    for number in range(10):
+        (room.work / f"{number}.png" / "kept").mkdir(parents=True)
+        (room.work / f"{number}.png" / "kept" / "a").touch()
+        room.put(f"{number}.png")
+    assert (set(), 8) == (room.take(), room.taker.waiting())
+    room.put("a.png")
+    room.put("b.png")
+    room.taker.look("", "a.png")
+    room.taker.look("", "b.png")
+    assert ["a.png", "b.png"] == [drop.name for drop in room.taker.take(10)]
+
+
+def test_what_an_event_names_is_ignored_like_what_is_listed(enter: Callable[..., Room]) -> None:
+    """Whichever component of its path the pattern is about; and the daemon's own names."""
+    room = enter(ignore=[".*", "*.part"])
+    for name in (".hidden", ".sub/a.png", "sub/a.part", "sub.part/a.png", "sub/a.png"):
+        room.put(name)
+        room.taker.look(*os.path.split(name))
+    assert {"sub/a.png"} == {drop.name for drop in room.taker.take(10)}
+
+
+def test_more_names_than_are_told_one_by_one_are_found(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their folders are listed then."""
+    monkeypatch.setattr(inbox, "MOST_TOLD", 3)
+    room.take()
+    names = {f"{folder}{number}.png" for folder in ("", "sub/") for number in range(5)}
+    for name in sorted(names):
+        room.put(name)
+        room.taker.look(*os.path.split(name))
+    assert names == {drop.name for drop in room.taker.take(100)}
+
+
+def test_a_name_that_was_dropped_anew_while_it_was_in_work_is_found_without_a_listing(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event of the second one came before the first had left."""
+    room.put("a.png", b"first")
+    assert {"a.png"} == room.take()
+    monkeypatch.setattr(inbox, "paths_below", lambda *_: pytest.fail("the inbox was listed"))
+    room.put("a.png", b"second")
+    room.taker.look("", "a.png")
+    assert [] == room.taker.take(10)
+    assert b"first" == (room.work / "a.png").read_bytes()
+    (room.work / "a.png").unlink()
+    room.taker.release("a.png")
+    assert ["a.png"] == [drop.name for drop in room.taker.take(10)]
+
+
 def test_empty_folders_leave_work_bit_by_bit(enter: Callable[..., Room], monkeypatch: pytest.MonkeyPatch) -> None:
     """There may be as many as there were in the inbox."""
     monkeypatch.setattr(inbox, "MOST_TIDIED", 3)

@@ -134,7 +134,7 @@ folder = Path(sys.argv[1])
 def ask(_now): print("asked"); return True
 settings = InboxSettings(rescan_seconds=1e-9)
 inbox = daemon.intake.inbox.Inbox(folder / "inbox", folder / "work", settings, Metrics(), lambda: None, ask)
-for daemon.intake.inbox.ASKING_SECONDS in (60.0, 0.0):
+for daemon.intake.complaints.ASKING_SECONDS in (60.0, 0.0):
     inbox.look()
     print([drop.name for drop in inbox.take(10)])
 inbox.close()
