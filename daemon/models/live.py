@@ -184,7 +184,7 @@ class ModelSlot:
     def __init__(self, version: Version) -> None:
         self.live = self._before = load(version)
         gc.collect()
-        gc.freeze()  # TensorFlow's own objects: looking through them held predictions up for 250 ms at each swap
+        gc.freeze()  # what came with them stays: looking through it all held predictions up for 250 ms at each swap
         give_back_memory()
 
     def swap(self, version: Version) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -141,6 +143,13 @@ def test_a_model_with_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         read_model(path)
     assert not marker.exists()
+
+
+def test_what_keras_brings_is_not_looked_through_for_garbage() -> None:
+    """300,000 objects that stay; whoever imports it goes on collecting his own."""
+    program = "import gc; import daemon.models.backend; print(gc.get_freeze_count() > 250_000, gc.isenabled())"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert ["True", "True"] == told.stdout.split()
 
 
 def test_what_keras_is_told_for_other_work_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
