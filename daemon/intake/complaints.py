@@ -1,4 +1,4 @@
-"""What keeps the daemon from a name in the inbox is said once, not at each look."""
+"""What keeps the daemon from a name in the inbox is said once, not at each look, and of many not of each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from daemon.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 ASKING_SECONDS = 60.0  # a folder may keep the daemon out for so long before that is said
+MOST_LOGGED = 100  # names that have a line each in the log, for a stranger's folder may hold 120,000
 
 
 class Complaints:
@@ -55,4 +56,7 @@ class Complaints:
         if name not in self._made and len(self._made) < MOST_LISTED:
             self._made.add(name)
             self._metrics.intake_errors.labels("immovable").inc()
-            log.warning("%s: %s", printable(name), text)
+            if len(self._made) <= MOST_LOGGED:
+                log.warning("%s: %s", printable(name), text)
+            if len(self._made) == MOST_LOGGED:
+                log.warning("%d names could not be taken; more are only counted, as immovable in /metrics", MOST_LOGGED)

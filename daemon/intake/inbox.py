@@ -43,7 +43,7 @@ from daemon.intake.watch import Watch
 from daemon.telemetry.metrics import Metrics
 
 # What one call does at most, for those who drop can make more of it than a pass may take:
-MOST_TRIED = 5_000  # names that are tried, of which perhaps none can be claimed: 0.3 ms each
+MOST_TRIED = 1_000  # names that are tried, of which perhaps none can be claimed: 0.3 ms each
 MOST_TOLD = 8  # names that are looked for one by one; of more, their folder is listed, however large it once was
 MOST_CHANGED = 5_000  # places that are listed because something changed there; of more, everything is listed, bit by bit
 PAUSE_EACH = 0.003  # seconds, from one try on all names that cannot be claimed to the next: a tenth of the time

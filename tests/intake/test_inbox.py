@@ -20,7 +20,7 @@ from watchdog.observers.inotify_c import InotifyFD
 
 from daemon.config import InboxSettings
 from daemon.folders import Folder
-from daemon.intake import inbox, sweeping
+from daemon.intake import complaints, inbox, sweeping
 from daemon.intake.claiming import paths_below
 from daemon.intake.inbox import Inbox
 from daemon.intake.sweeping import AS_A_FOLDER, Sweeps
@@ -225,6 +225,26 @@ def test_what_an_event_names_comes_before_what_cannot_be_claimed(room: Room, mon
     room.taker.look("", "a.png")
     room.taker.look("", "b.png")
     assert ["a.png", "b.png"] == [drop.name for drop in room.taker.take(10)]
+
+
+def test_names_that_cannot_be_claimed_do_not_fill_the_log(
+    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of many a few are named, and it is said where the others are counted; when they have gone, the next ones are named."""
+    monkeypatch.setattr(complaints, "MOST_LOGGED", 3)
+    complaint = complaints.Complaints(room.metrics, lambda _now: False)
+    for number in range(5):
+        complaint.kept_out(f"shut/{number}.png", PermissionError(errno.EACCES, "Permission denied"), "cannot be moved: {}")
+    assert [
+        "shut/0.png: cannot be moved: Permission denied",
+        "shut/1.png: cannot be moved: Permission denied",
+        "shut/2.png: cannot be moved: Permission denied",
+        "3 names could not be taken; more are only counted, as immovable in /metrics",
+    ] == caplog.messages
+    assert 5 == room.metric("digitd_intake_errors_total", cause="immovable")
+    complaint.forget(complaint.names)
+    complaint.make("a.png", "cannot be moved")
+    assert "a.png: cannot be moved" == caplog.messages[-1]
 
 
 def test_what_an_event_names_is_ignored_like_what_is_listed(enter: Callable[..., Room]) -> None:
