@@ -19,6 +19,7 @@ from typing import Self
 
 FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DEEPEST_FOLDER = 1024  # bytes of a path below the inbox; with the longest root, name and tag it must fit into PATH_MAX
+MOST_LEVELS = 100  # of folders in each other that are looked into: each keeps two descriptors open meanwhile
 MOST_HELD = 16  # sub-folders that stay open at once
 
 _OPENAT2 = 437  # its number on every architecture
@@ -196,7 +197,7 @@ class Folder:
                 os.mkdir(last, dir_fd=parent)
 
     def entries(self, name: str = "") -> Iterator[os.DirEntry[str]]:
-        """What a sub-folder holds; the folder itself where none is named. To be consumed at once.
+        """What a sub-folder holds; the folder itself where none is named. Two descriptors are open until it is consumed.
 
         Raises:
             OSError: it cannot be listed, or is a link.

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -380,3 +381,13 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def nursery() -> Nursery:
     """The process that forks all daemons."""
     return shared_nursery()
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    """How many bytes Python takes at most for this, beyond what it had."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -14,7 +14,7 @@ from typing import Protocol
 from daemon.config import LOCK, PRESENCE, STREAM, TEMPORARY, InboxSettings
 from daemon.drops import Drop
 from daemon.files import machine_fault
-from daemon.folders import DEEPEST_FOLDER, Folder, rename, rename_to_free_name
+from daemon.folders import DEEPEST_FOLDER, MOST_LEVELS, Folder, rename, rename_to_free_name
 from daemon.intake.admission import when_dropped
 
 OURS = {LOCK, PRESENCE, STREAM, TEMPORARY}  # names that the daemon itself uses in work/ and results/
@@ -190,16 +190,15 @@ def entries_below(
     start = place.strip("/")
     if start and any(part in OURS or ignored(part) for part in start.split("/")):
         return
-    folders = [(start and f"{start}/", 0)]
-    while folders:
-        folder, inode = folders.pop()
-        if inode:
-            yield folder, inode
-        for name, inode in _list(top, folder, ignored, closed):
+    levels = [_list(top, start and f"{start}/", ignored, closed)]  # not their names, for memory holds only so many
+    while levels:
+        for name, inode in levels[-1]:
+            yield name, inode
             if name.endswith("/") and place.endswith("/"):
-                folders.append((name, inode))
-            else:
-                yield name, inode
+                levels.append(_list(top, name, ignored, closed))
+                break
+        else:
+            levels.pop()
 
 
 def _list(
@@ -207,6 +206,9 @@ def _list(
 ) -> Iterator[tuple[str, int]]:
     if len(os.fsencode(folder)) > DEEPEST_FOLDER:
         closed(folder, OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
+        return
+    if folder.count("/") > MOST_LEVELS:
+        closed(folder, OSError(errno.EMLINK, f"it is nested in more than {MOST_LEVELS} others"))
         return
     try:
         for entry in top.entries(folder.rstrip("/")):

@@ -13,9 +13,10 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from daemon.folders import DEEPEST_FOLDER, Folder
+from daemon.files import printable
+from daemon.folders import DEEPEST_FOLDER, MOST_LEVELS, Folder
 
 ACL = "system.posix_acl_access"  # a version, then entries; see linux/posix_acl_xattr.h and acl(5)
 ACL_VERSION, ACL_ENTRY = struct.Struct("<I"), struct.Struct("<HHI")  # an entry: tag, permissions, user or group
@@ -56,20 +57,35 @@ def open_folders(path: str) -> int:
     """
     opened = 0
     with Folder(path) as top:
-        waiting = [""]
-        while waiting:
-            name = waiting.pop()
-            try:
-                if name:
+        levels = [_folders_in(top, "")]  # not their names, for memory holds only so many
+        while levels:
+            name = next(levels[-1], None)
+            if name is None:
+                levels.pop()
+            else:
+                try:
                     opened += _let_into(top, name)
-                folders = [entry.name for entry in top.entries(name) if entry.is_dir(follow_symlinks=False)]
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # not one that has gone, or become something else
-                    print(f"{path}/{name}: {error.strerror}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
-                continue
-            below = [f"{name}/{folder}" if name else folder for folder in folders]
-            waiting += [folder for folder in below if len(os.fsencode(folder)) <= DEEPEST_FOLDER]
+                except OSError as error:
+                    _complain(top, name, error)
+                else:
+                    levels.append(_folders_in(top, name))
     return opened
+
+
+def _folders_in(top: Folder, name: str) -> Iterator[str]:
+    if len(os.fsencode(name)) > DEEPEST_FOLDER or name.count("/") >= MOST_LEVELS:
+        return
+    try:
+        for entry in top.entries(name):
+            if entry.is_dir(follow_symlinks=False):
+                yield f"{name}/{entry.name}" if name else entry.name
+    except OSError as error:
+        _complain(top, name, error)
+
+
+def _complain(top: Folder, name: str, error: OSError) -> None:
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # not one that has gone, or become something else
+        print(f"{printable(f'{top.path}/{name}')}: {error.strerror}", file=sys.stderr)
 
 
 def _let_into(top: Folder, name: str) -> bool:

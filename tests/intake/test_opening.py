@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.intake.opening import let_in
-from tests.conftest import REPOSITORY
+from daemon.intake.opening import let_in, open_folders
+from tests.conftest import REPOSITORY, peak_of
 
 DAEMON, PERSON = 23456, 12345
 
@@ -159,3 +159,18 @@ def test_the_daemon_asks_to_be_let_in_before_it_complains(inbox: Path) -> None:
         "open-to-look/a.png: cannot be moved to work/: Permission denied; it stays in the inbox",
         "[]",
     ], done.stdout + done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+def test_a_name_forges_no_line_of_the_journal(inbox: Path) -> None:
+    """Whoever may write into the inbox may call a folder as he likes, with line feeds and priorities in it."""
+    (inbox / "a\n<0>all is lost").mkdir(mode=0o700)
+    done = as_daemon(sys.executable, "-P", "-m", "daemon.intake.opening", str(inbox), capable=False)
+    assert [f"{inbox}/a\\n<0>all is lost: Permission denied"] == done.stderr.splitlines()
+
+
+def test_folders_are_looked_at_one_after_the_other(tmp_path: Path) -> None:
+    """Of however many somebody makes in one, memory holds no more at once: the program has little, and would end."""
+    for number in range(5000):
+        (tmp_path / f"{number:0200}").mkdir()
+    assert 200_000 > peak_of(lambda: open_folders(str(tmp_path)))
