@@ -130,7 +130,7 @@ def choose_digit(components: Components) -> tuple[list[Component], Doubt | None]
     able = [one for one in others if weighty[one.label] and _may_belong(one, main, components.labels, one.label in at_edge)]
     chosen = _join(main, able)
     if apart or len(rivals) > 1:
-        return chosen + [one for one in apart if one not in chosen], "several_digits"
+        return list(dict.fromkeys(chosen + apart)), "several_digits"
     pieces = sum(one.size >= PIECE_SHARE * main.size for one in inner)
     return chosen, "not_a_digit" if pieces > MOST_PIECES else None
 
@@ -169,12 +169,20 @@ def _is_apart(one: Component, main: Component) -> bool:
 
 def _join(main: Component, able: list[Component]) -> list[Component]:
     """The main component, and those that lie near it or, in turn, near such a one."""
-    joined, left = [main], able
-    for end in joined:  # grows meanwhile
-        near = [one for one in left if max(one.gaps(end)) <= NEAR_SHARE * main.size]
-        joined += near
-        left = [one for one in left if one not in near]
-    return joined
+    if not able:
+        return [main]
+    ones = [main, *able]
+    boxes = np.array([one[1:5] for one in ones])
+    begins, ends = boxes[:, :2], boxes[:, 2:]
+    joined, left = [0], np.arange(1, len(ones))
+    for here in joined:  # grows meanwhile
+        gaps = np.maximum(begins[left] - ends[here], begins[here] - ends[left])
+        near = gaps.max(axis=1) <= NEAR_SHARE * main.size
+        joined += left[near].tolist()
+        left = left[~near]
+        if not len(left):
+            break
+    return [ones[number] for number in joined]
 
 
 def lies_along_the_edge(one: Component, labels: np.ndarray) -> bool:

@@ -138,7 +138,7 @@ def _read_pale(ink: np.ndarray, threshold: float, page: Components, inner: Compo
 
 def _leave_out_slivers(chosen: list[Component], labels: np.ndarray) -> list[Component]:
     """The chosen ones without what may be parts of a neighbour that were cut out with the digit; none where all may stay."""
-    slivers = [one for one in chosen if one.borders(labels.shape) == 1 and lies_along_the_edge(one, labels)]
+    slivers = {one for one in chosen if one.borders(labels.shape) == 1 and lies_along_the_edge(one, labels)}
     digit = [one for one in chosen if one not in slivers]
     few = sum(one.area for one in slivers) < SLIVERS_SHARE * sum(one.area for one in digit)
     return digit if slivers and few else []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from daemon.reading.components import Component, choose_digit, find_components
 from daemon.reading.mnist import Blank
 from daemon.reading.normalise import normalise, normalise_all
 from daemon.training.scans import JUDGES, load_scans
@@ -182,3 +183,17 @@ def test_a_table_seen_round_a_corner_of_the_sheet_is_no_ink(strokes: list[tuple[
     photograph = np.asarray(page)
     readings = normalise(photograph if side == 0 else photograph.max() - photograph + photograph.min())
     assert max(overlap(plain, reading.pixels) for reading in readings) > 0.8
+
+
+def test_pieces_are_joined_in_turn_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is near the one before it, so 1,369 dots beside a stroke belong to it; not each is compared with each."""
+    ink = np.zeros((256, 256), np.uint8)
+    for i, j in np.ndindex(37, 37):
+        ink[60 + 4 * i : 62 + 4 * i, 60 + 4 * j : 62 + 4 * j] = 255
+    ink[60:84, 50:58] = 255
+    components = find_components(ink) or pytest.fail("it is no texture")
+    compared, gaps = [], Component.gaps
+    monkeypatch.setattr(Component, "gaps", lambda *ones: compared.append(ones) or gaps(*ones))
+    chosen, _ = choose_digit(components)
+    assert 1 + 37 * 37 == len(chosen)
+    assert 3 * len(chosen) > len(compared)
