@@ -145,6 +145,16 @@ def remove_unfinished(folder: Path) -> None:
         left.unlink()
 
 
+class _Padded:
+    """A file that may shrink while it is read, as who dropped it may have it open still: zeros follow, as with tar(1)."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size).ljust(size, tarfile.NUL)
+
+
 def extend(path: Path, day: Day, files: Iterable[tuple[str, BinaryIO]]) -> int:
     """Add files to a day's archive: until all are in it, durably, it stays as it was.
 
@@ -179,7 +189,7 @@ def extend(path: Path, day: Day, files: Iterable[tuple[str, BinaryIO]]) -> int:
                         status = os.fstat(content.fileno())
                         member = tarfile.TarInfo(name)
                         member.size, member.mtime, member.mode = status.st_size, int(status.st_mtime), 0o644
-                        tar.addfile(member, content)
+                        tar.addfile(member, _Padded(content))  # type: ignore[arg-type]  # all that it asks for
                     tar.members = []  # type: ignore[attr-defined]
                     count += 1
                     next_file = next(files, None)

@@ -1,5 +1,6 @@
 """retention.py: what leaves, when, where to, and that no kill loses or doubles any of it."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -554,3 +555,23 @@ def test_what_a_wrong_clock_let_leave_keeps_no_day(tmp_path: Path) -> None:
     with closing(open_to_write(settings.index, 0)) as connection:
         put_state(connection, since=None)
     assert 1 == leave(settings, LATER)
+
+
+class Shrinking(io.FileIO):
+    """A file of which somebody takes half away, between the look at its size and the reading."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        os.truncate(self.name, 50)
+        return super().read(size)
+
+
+def test_a_file_that_shrinks_as_it_is_archived_holds_nothing_up(tmp_path: Path) -> None:
+    """Who dropped it may have it open still; the archive is whole, and what is not the same stays in the folder."""
+    put(tmp_path / "a.png", b"a" * 100)
+    put(tmp_path / "b.png", b"b")
+    path = tmp_path / "archive" / "2025-11-25.tar"
+    files = [("processed/a.png", Shrinking(tmp_path / "a.png")), ("processed/b.png", (tmp_path / "b.png").open("rb"))]
+    with Day(path) as day:
+        assert 2 == archive.extend(path, day, files)  # type: ignore[arg-type]
+    with Day(path) as day:
+        assert [b"a" * 50 + bytes(50), b"b"] == [b"".join(day.read(name)) for name in day]
