@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from daemon.drops import Drop, ImageFacts, Predictions
 from daemon.files import file_sha256
 from daemon.index import following
 from daemon.index.following import Following
-from daemon.index.schema import get_state, open_to_write
+from daemon.index.schema import append, get_state, open_to_write
 from daemon.index.tending import tend
 from tests.conftest import Digits, Run, digitd, wait_until
 from tests.faults.harness import Daemon, Nursery, lay_out
+from tests.index.answers import record
 
 
 def answer(root: Path, name: str, content: bytes, digit: int) -> None:
@@ -90,6 +91,22 @@ def test_an_index_follows_what_others_answer(settings: Settings, digits: Digits,
     second = Following(settings)
     second.run_once(0.0)
     assert ["a.png", "b.png", "c.png"] == sorted(names(run))
+
+
+def test_an_answer_from_the_future_hides_none_that_came_while_nobody_followed(
+    settings: Settings, digits: Digits, run: Run
+) -> None:
+    """The clock of one host was ahead for a moment."""
+    for folder in ("results", "rejected"):
+        prepare(settings.folder(folder))
+    assert 0 == tend(settings, time.time())
+    now = time.time()
+    with closing(open_to_write(settings.index, 0)) as connection:
+        append(connection, [record("old.png", at=now - 3 * 3600), record("ahead.png", at=now + 1e9)])
+    answer(settings.root, "b.png", digits.png(1), 2)
+    os.utime(settings.folder("results") / "b.png.json", (now - 2 * 3600,) * 2)
+    Following(settings).run_once(0.0)
+    assert "b.png" in names(run)
 
 
 def test_nobody_rebuilds_an_index_between_a_look_at_it_and_what_is_noted(

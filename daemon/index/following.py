@@ -11,7 +11,15 @@ from contextlib import closing
 from daemon.config import TEMPORARY, Settings
 from daemon.files import file_system_time
 from daemon.index.filling import Superseded, fill
-from daemon.index.schema import WAIT_SECONDS, NoIndex, get_state, open_to_read, open_to_write, put_state
+from daemon.index.schema import (
+    WAIT_SECONDS,
+    NoIndex,
+    get_state,
+    newest_answer,
+    open_to_read,
+    open_to_write,
+    put_state,
+)
 
 FOLLOW_SECONDS = 10.0  # between two looks into the folders
 MOST_LOOKING = {True: 0.5, False: 0.05}  # of the time goes into looks at most, by whether the last one found something
@@ -49,7 +57,7 @@ class Following:
         began = time.monotonic()
         looked_at = file_system_time(self._settings.folder("results") / TEMPORARY)
         try:
-            before = self._note_missing()
+            before = self._note_missing(looked_at)
             if before is None:
                 return
             fill(self._settings.index, self._settings, self._heed_stop)
@@ -65,8 +73,11 @@ class Following:
         """End a look that is under way soon."""
         self._stop.set()
 
-    def _note_missing(self) -> int | None:
+    def _note_missing(self, looked_at: float) -> int | None:
         """Say in the index what it may lack; None where it lacks more, which a child process is finding.
+
+        Args:
+            looked_at: now, by the file system's clock.
 
         Returns:
             The number of the newest record.
@@ -77,8 +88,7 @@ class Following:
             if get_state(connection)["since"] is not None:
                 return None
             if self._since is None:
-                (newest,) = connection.execute("SELECT max(answered_at) FROM answers").fetchone()
-                self._since = max(0.0, (newest or 0.0) - CLOCKS_SECONDS)
+                self._since = max(0.0, newest_answer(connection, looked_at) - CLOCKS_SECONDS)
             put_state(connection, since=self._since, until=None, generation=os.urandom(8))
             connection.execute("COMMIT")
         return self._newest_record()

@@ -227,6 +227,12 @@ def put_state(connection: sqlite3.Connection, **values: object) -> None:
     connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", list(values.items()))
 
 
+def newest_answer(connection: sqlite3.Connection, now: float) -> float:
+    """When the newest answer was given; 0.0 where there is none. One by a clock that was ahead does not hide older ones."""
+    (newest,) = connection.execute("SELECT max(answered_at) FROM answers WHERE answered_at <= ?", (now,)).fetchone()
+    return newest or 0.0
+
+
 def append(connection: sqlite3.Connection, records: list[Record]) -> None:
     """Append answers. Within a transaction of the caller's.
 

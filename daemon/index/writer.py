@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from daemon.index import schema
-from daemon.index.schema import INSERT_LABEL, Record, Unusable, get_state, put_state, settle
+from daemon.index.schema import INSERT_LABEL, Record, Unusable, get_state, newest_answer, put_state, settle
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -155,9 +155,8 @@ class Index:
         if until is None:
             since = None
         elif since is None and not state["clean"]:
-            (newest,) = connection.execute("SELECT max(answered_at) FROM answers").fetchone()
             other_clock = until - now if until < math.inf else 0.0  # than the one that answers are stamped with
-            since = max(0.0, min(newest or 0.0, now) + other_clock - SLACK_SECONDS)
+            since = max(0.0, newest_answer(connection, now) + other_clock - SLACK_SECONDS)
         put_state(connection, clean=0, since=since, until=until)
         connection.execute("COMMIT")
         connection.execute("PRAGMA synchronous = NORMAL")

@@ -16,7 +16,7 @@ import pytest
 from daemon.index import writer
 from daemon.index.filling import start_anew
 from daemon.index.queries import Wanted, find, of_content
-from daemon.index.schema import ENDINGS, delete, get_state, open_to_read, open_to_write, put_state, storable
+from daemon.index.schema import ENDINGS, append, delete, get_state, open_to_read, open_to_write, put_state, storable
 from daemon.index.writer import BUSY_SECONDS, CLOSED_SECONDS, QUIET_SECONDS, SLACK_SECONDS, Index
 from daemon.telemetry.metrics import Metrics
 from tests.index.answers import NOON, record
@@ -374,3 +374,15 @@ def test_an_index_that_root_makes_is_its_folders_owners(tmp_path: Path) -> None:
     with closing(open_to_write(tmp_path / "index.sqlite", 0)):
         owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in tmp_path.iterdir()}
     assert {f"index.sqlite{ending}": (12345, 23456) for ending in ENDINGS} == owners
+
+
+def test_an_answer_from_the_future_hides_nothing_that_is_missing(tmp_path: Path) -> None:
+    """After a crash what is older than an answer by a clock that was ahead, and newer than all others, is looked for."""
+    now = time.time()
+    with closing(open_to_write(tmp_path / "index.sqlite", 0)) as connection:
+        put_state(connection, since=None, clean=0)
+        append(connection, [record("a.png", at=now - 7200), record("b.png", at=now + 1e9)])
+    again = Written(tmp_path / "index.sqlite")
+    again.write(record("c.png", at=now))
+    assert now - 7200 - SLACK_SECONDS == pytest.approx(float(str(again.state()["since"])))
+    again.index.close()
