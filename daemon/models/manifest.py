@@ -7,9 +7,10 @@ read here, and "measured" anything.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from daemon.config import Share
 from daemon.models import CLASSES
@@ -17,6 +18,17 @@ from daemon.models.calibration import Calibration
 
 Count = Annotated[int, Field(ge=0)]
 Row = Annotated[list[Count], Field(min_length=CLASSES, max_length=CLASSES)]
+
+
+def _check_moment(text: str) -> str:
+    try:
+        datetime.fromisoformat(text or "1970-01-01").astimezone()  # "" where nobody knows
+    except (ValueError, OverflowError):
+        raise ValueError("expected a moment such as 2026-11-23T08:00:00.123456Z") from None
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_check_moment)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -62,17 +74,26 @@ class Holdout(_FreePart):
     confusion: Annotated[list[Row], Field(min_length=CLASSES, max_length=CLASSES)] | None = None
 
 
+class NoDigitCounts(_FreePart):
+    """Of corrections that show no digit, how many were learnt from, and which share of those for the gate is held back."""
+
+    training: Count = 0
+    validation: Count = 0
+    gate: Count = 0
+    held_back: Share | None = None
+
+
 class CorrectionCounts(_FreePart):
     """How many corrections were learnt from, and how it does on those that were held back for the gate and show a digit.
 
-    A training adds as "none" how many of the first two show no digit, how many that do not were held back, and which share
-    of these it would have a person look at.
+    `none` is of those that show no digit, which the first two count as well.
     """
 
     training: Count = 0
     validation: Count = 0
     gate: Count = 0
     accuracy: Share | None = None
+    none: NoDigitCounts | None = None
 
 
 class Histogram(_Part):
@@ -126,7 +147,7 @@ class Manifest(_Part):
     version: str
     sha256: Sha256
     size: Count | None = Field(default=None, validation_alias="bytes", serialization_alias="bytes")
-    created_at: str
+    created_at: Moment
     keras: str | None = None
     tensorflow: str | None = None
     parameters: Count

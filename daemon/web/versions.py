@@ -15,7 +15,7 @@ from typing import Any
 
 from daemon.config import Settings
 from daemon.folders import Folder
-from daemon.models.manifest import Manifest
+from daemon.models.manifest import Manifest, NoDigitCounts
 from daemon.models.registry import Registry, RegistryError
 from daemon.training.dataset import NO_DIGIT
 from daemon.training.gate import VERDICTS
@@ -59,10 +59,10 @@ class Shown:
         return str(self.verdict.get("reason", "")) if self.verdict else ""
 
     @property
-    def none(self) -> dict[str, Any]:
-        """How it does on held-back images of no digit; nothing where there were none."""
-        found = (self.manifest.corrections.model_extra or {}).get("none") if self.manifest else None
-        return found if isinstance(found, dict) and found.get("held_back") is not None else {}
+    def none(self) -> NoDigitCounts | None:
+        """How it does on held-back images of no digit; None where there were none."""
+        found = self.manifest.corrections.none if self.manifest else None
+        return found if found and found.held_back is not None else None
 
 
 def look_up(registry: Registry, name: str, lines: Sequence[Line]) -> Shown:

@@ -105,3 +105,17 @@ def test_a_calibration_survives_its_manifest() -> None:
     calibration = Calibration(1.25, -9.5, -4.0)
     manifest = Manifest.parse(SHIPPED).model_copy(update={"calibration": calibration})
     assert calibration == Manifest.parse(manifest.to_json()).calibration
+
+
+@pytest.mark.parametrize("made", ["by hand, in May", "9999-12-31T23:59:59.999999-23:59"])
+def test_when_a_version_was_made_is_a_moment(made: str) -> None:
+    """Whoever shows it need not ask again; one that no calendar has is none."""
+    with pytest.raises(ValueError, match="created_at: expected a moment such as"):
+        Manifest.parse(changed("created_at", to=made))
+
+
+@pytest.mark.parametrize("none", [{"held_back": "most"}, {"held_back": 0.5, "gate": -1}, "all"])
+def test_what_shows_no_digit_is_counted_in_numbers(none: object) -> None:
+    """So the page can show it."""
+    with pytest.raises(ValueError, match=r"corrections\.none"):
+        Manifest.parse(json.dumps(LEAST | {"corrections": {"none": none}}).encode())

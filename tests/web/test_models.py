@@ -62,6 +62,10 @@ def test_the_versions_are_shown_with_their_verdicts(browser: TestClient, registr
     (registry.folder / "v0003.json").write_text("{}")
     assert "expected a readable manifest" in browser.get("/models").text
     assert browser.get("/models/v0003").status_code == 200
+    manifest = json.loads((registry.folder / "v0001.json").read_bytes())
+    for wrong in ({"created_at": "in May"}, {"corrections": {"none": {"held_back": 0.5}}}, {"corrections": {"none": 1}}):
+        (registry.folder / "v0003.json").write_text(json.dumps(manifest | wrong))
+        assert [200, 200] == [browser.get(path).status_code for path in ("/models", "/models/v0003")]
 
 
 @pytest.mark.usefixtures("registry")
