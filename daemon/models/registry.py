@@ -119,7 +119,7 @@ class Registry:
             target = link.readlink()
         except OSError:  # there is no link
             return None
-        return None if VERSION.fullmatch(target.stem) or self.foreign() else str(target)
+        return None if self.current_name() or self.foreign() else str(target)
 
     def _history(self) -> list[str]:
         """The versions that became current or live, in this order: a choice that was cut short is told by what went live."""
@@ -281,7 +281,8 @@ class Registry:
         if not link.is_symlink():
             return None
         target = link.readlink()
-        return target.stem if VERSION.fullmatch(target.stem) else None
+        is_here = os.path.realpath(self.folder / target.parent) == os.path.realpath(self.folder)
+        return target.stem if is_here and VERSION.fullmatch(target.stem) else None
 
 
 def _number(name: str) -> int:

@@ -407,3 +407,17 @@ def test_only_its_owner_can_hold_the_right_to_train(registry: Registry) -> None:
         assert 0o600 == lock.stat().st_mode & 0o777
         with pytest.raises(TrainingUnderWay), making.training(registry):
             pass
+
+
+def test_a_link_to_elsewhere_names_no_version_of_this_folder(registry: Registry, tmp_path: Path) -> None:
+    """A model of somebody's own may be called like one of ours; one of ours may be named by its whole path."""
+    add(registry, "v0002")
+    mine = tmp_path / "mine" / "v0002.h5"
+    mine.parent.mkdir()
+    mine.write_bytes(b"my own")
+    current = registry.folder / "current.h5"
+    current.symlink_to(mine)
+    assert registry.current_name() is None
+    assert registry.foreign() is not None
+    replace_symlink(current, str(registry.folder / "v0002.h5"))
+    assert "v0002" == registry.current_name()
