@@ -261,6 +261,12 @@ def load_settings(file: Path, environment: dict[str, str] | None = None) -> Sett
 
     """
     try:
+        str(file.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{str(file)!r}: expected a path in UTF-8, for what is below it goes into JSON and pages."
+        ) from None
+    try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(

@@ -1,5 +1,7 @@
 """config.py: TOML and environment to checked settings."""
 
+import os
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -225,3 +227,12 @@ def test_keras_knows_every_optimizer_that_may_be_configured() -> None:
 
     for name in get_args(OPTIMIZERS):
         assert name == type(type(keras.optimizers.get(name))(learning_rate=0.1)).__name__.lower()
+
+
+def test_a_path_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    """It goes into JSON and onto pages: the daemon ended over its index a moment after its start."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    shutil.copy(REPOSITORY / "config.toml", folder)
+    with pytest.raises(ConfigError, match=r"caf\\udce9/config.toml': expected a path in UTF-8"):
+        load_settings(folder / "config.toml", {})
