@@ -11,8 +11,9 @@ import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -25,6 +26,7 @@ from daemon.web.pictures import Pictures
 from daemon.web.site import Site
 
 STOP_SECONDS = 2  # for answers that are under way
+PORTS = {"http": 80, "https": 443}
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -55,7 +57,7 @@ def serve(settings: Settings, host: str, port: int, token_file: Path | None, url
     token = read_token(token_file) if token_file else secrets.token_urlsafe(32)
     listener = passed_socket() or _listen(host, port)
     with listener:
-        access = Access(token, _origins(url, host, listener))
+        access = Access(token, origins(url, host, listener.getsockname()))
         stopping = threading.Event()
         site = Site(settings, Pictures(settings), stopping.is_set)
         config = uvicorn.Config(
@@ -121,28 +123,41 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _origins(url: str | None, host: str, listener: socket.socket) -> tuple[str, ...]:
-    """How browsers may address it, the usual way first."""
+def origins(url: str | None, host: str, address: Sequence[Any]) -> tuple[str, ...]:
+    """How browsers may address the page, the usual way first.
+
+    Args:
+        url, host: as of `serve`.
+        address: where it listens, as a socket says it.
+
+    Raises:
+        ServeError: nobody can know.
+
+    """
     if url:
-        parts = urlsplit(url)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.netloc
-            or parts.path.strip("/")
-            or parts.query
-            or parts.username
-        ):
-            raise ServeError(f"--url: expected an address such as https://digits.example.org. Received: {url}.")
-        return (f"{parts.scheme}://{parts.netloc.lower()}",)
-    port = listener.getsockname()[1]
+        return (_origin(url),)
+    number, port = address[:2]
     if _is_loopback(host):
         first = f"[{host}]" if ":" in host else host
         return tuple(f"http://{name}:{port}" for name in dict.fromkeys((first, *LOOPBACK_NAMES)))
-    if ipaddress.ip_address(host).is_unspecified:
+    if ipaddress.ip_address(number).is_unspecified:
         raise ServeError(
             f"--host {host}: expected --url beside it, such as https://digits.example.org: how browsers ask for it."
         )
     return (f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",)
+
+
+def _origin(url: str) -> str:
+    """What browsers send as Host and Origin where this is the address: without the port that goes without saying."""
+    try:
+        parts = urlsplit(url)
+        name, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        name, parts = "", urlsplit("")
+    if not name or parts.path.strip("/") or parts.query or parts.username is not None:
+        raise ServeError(f"--url: expected an address such as https://digits.example.org. Received: {url}.")
+    place = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{place}" if port == PORTS[parts.scheme] else f"{parts.scheme}://{place}:{port}"
 
 
 def _has_browser() -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from daemon.config import Settings
 from daemon.index.filling import fill
-from daemon.web.server import ServeError, serve
+from daemon.web.server import ServeError, origins, serve
 from tests.conftest import NOBODY, REPOSITORY, Digits
 from tests.index.answers import NOON, answer, reject
 from tests.index.conftest import bare_settings
@@ -65,6 +65,10 @@ def test_others_need_a_token_file(settings: Settings, host: str) -> None:
         ({"url": "digits.example.org"}, "--url"),
         ({"url": "https://digits.example.org/page"}, "--url"),
         ({"url": "ftp://digits.example.org"}, "--url"),
+        ({"url": "https://[::1"}, "--url"),
+        ({"url": "https://digits.example.org:99999"}, "--url"),
+        ({"url": "https://@digits.example.org"}, "--url"),
+        ({"host": ""}, "--url"),
         ({"port": 70000}, "--port"),
         ({"host": "example.invalid"}, "expected an address"),
     ],
@@ -73,6 +77,20 @@ def test_wrong_usage_is_told(settings: Settings, token_file: Path, others: dict[
     """With what was expected."""
     with pytest.raises(ServeError, match=said):
         asked_for(settings, token_file=token_file, **others)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "expected"),
+    [
+        ("https://Digits.Example.org:443/", "127.0.0.1", "https://digits.example.org"),
+        ("http://digits.example.org:8080", "127.0.0.1", "http://digits.example.org:8080"),
+        ("https://[::1]:80", "127.0.0.1", "https://[::1]:80"),
+        (None, "digits", "http://digits:8080"),
+    ],
+)
+def test_the_page_knows_how_browsers_call_it(url: str | None, host: str, expected: str) -> None:
+    """They leave out the port that goes without saying; a host may have a name."""
+    assert (expected,) == origins(url, host, ("192.0.2.1", 8080))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
