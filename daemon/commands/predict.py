@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ def predict_files(settings: Settings, files: list[Path], as_json: bool) -> int:
         drop = Drop(str(file), time.time())
         name = printable(drop.name)
         try:
-            image = load_image(file.resolve(), settings.inbox.max_bytes, settings.inbox.max_pixels)
+            image = load_image(os.path.realpath(file), settings.inbox.max_bytes, settings.inbox.max_pixels)
         except (InvalidImage, OSError, MemoryError) as error:
             rejected += 1
             if not isinstance(error, InvalidImage):

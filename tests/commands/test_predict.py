@@ -65,3 +65,13 @@ def test_predict_without_a_model_exits_with_1(run: Run, root: Path) -> None:
     code, out, err = run("predict", root / "a.png")
     assert (1, "") == (code, out)
     assert "expected at least one model version" in err
+
+
+def test_predict_says_so_where_links_lead_in_a_circle(run: Run, tmp_path: Path, digits: Digits) -> None:
+    """And goes on."""
+    (tmp_path / "a.png").symlink_to("b.png")
+    (tmp_path / "b.png").symlink_to("a.png")
+    (tmp_path / "c.png").write_bytes(digits.png(0))
+    code, out, err = run("predict", tmp_path / "a.png", tmp_path / "c.png")
+    assert (1, f"{tmp_path / 'a.png'}: not_a_regular_file") == (code, err.rpartition(": Expected")[0])
+    assert out.startswith(f"{tmp_path / 'c.png'}: {digits.labels[0]} (")
