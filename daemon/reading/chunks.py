@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import queue
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from daemon.reading.content import InvalidImage, read_content
 from daemon.reading.decode import Picture, decode, images_of, read_harmless
 from daemon.reading.readings import Readings
 from daemon.reading.workers import Result, Workers, WorkersLost
+
+log = logging.getLogger(__name__)
 
 TOGETHER = 64  # files that are read, then decoded, then normalised: each of these leaves the processor cold for the others
 TOGETHER_BYTES = 1 << 20  # of content, beyond which no further file is read before these are decoded
@@ -147,7 +150,12 @@ def decode_harmless(work: Path, drops: list[Drop], max_pixels: int) -> Decoded:
                     decoded.left.append(drop)
     except OSError:  # there is no such folder: whoever reads next will say so
         decoded.left = drops
-    decoded.add(read)
+    try:
+        decoded.add(read)
+    except Exception as error:  # a bug that one picture brings out: a process of its own finds out whose it is
+        log.info("%d small pictures could not be read here (%r)", len(read), error)
+        decoded = Decoded.nothing()
+        decoded.left = drops
     return decoded
 
 

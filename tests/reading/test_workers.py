@@ -275,3 +275,18 @@ def test_a_task_may_end_while_the_processes_are_looked_after(start: Callable[...
     pool = workers.renew()
     workers._open = EndingMeanwhile({Future(): 0.0})
     assert pool is workers.renew()
+
+
+def test_a_bug_that_a_small_picture_brings_out_is_not_the_daemons_end(
+    tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones are read in its own process; whatever goes wrong there is looked into in another one."""
+    (tmp_path / "a.png").write_bytes(digits.png(0))
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Decoded, "add", fail)
+    drops = [Drop("a.png", 0.0), Drop("none.png", 0.0)]
+    decoded = decode_harmless(tmp_path, drops, 50_000_000)
+    assert (drops, []) == (decoded.left, decoded.drops)
