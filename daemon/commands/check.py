@@ -8,14 +8,13 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.config import FOLDERS, ONE_FILE_SYSTEM, ConfigError, Settings
 from daemon.folders import try_renames
 from daemon.index.queries import bytes_per_day
-from daemon.index.schema import NoIndex, open_to_read
+from daemon.index.schema import NoIndex, reading
 from daemon.models.registry import Registry, RegistryError
 from daemon.training.schedule import Schedule
 
@@ -57,7 +56,7 @@ def disk_pace(settings: Settings, now: float) -> str | None:
 
     """
     try:
-        with closing(open_to_read(settings.index)) as connection:
+        with reading(settings.index) as connection:
             rate = bytes_per_day(connection, now)
     except (NoIndex, OSError, sqlite3.Error):
         return None

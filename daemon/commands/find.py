@@ -8,13 +8,12 @@ import json
 import sqlite3
 import sys
 from collections.abc import Iterable
-from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
 from daemon.config import Settings
 from daemon.index.queries import COLUMNS, Wanted, as_dict, find
-from daemon.index.schema import get_state, open_to_read
+from daemon.index.schema import get_state, reading
 
 FORMULA = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")  # what a spreadsheet computes instead of showing it; the last are wide
 
@@ -70,7 +69,7 @@ def print_answers(settings: Settings, which: Wanted, limit: int, form: str, newe
 
     """
     try:
-        with closing(open_to_read(settings.index)) as connection:
+        with reading(settings.index) as connection:
             answers = (as_dict(row, settings) for row in find(connection, which, limit, newest_first))
             count = {"table": _print_table, "json": _print_json, "csv": _print_csv}[form](answers)
             state = get_state(connection)

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from daemon.config import Settings
 from daemon.index.due import check_archive
 from daemon.index.filling import Superseded, fill, start_anew
-from daemon.index.schema import WAIT_SECONDS, Unusable, get_state, open_to_read, open_to_write, remove
+from daemon.index.schema import WAIT_SECONDS, Unusable, get_state, open_to_write, reading, remove
 
 
 def print_index(settings: Settings) -> int:
@@ -22,7 +22,7 @@ def print_index(settings: Settings) -> int:
         NoIndex: there is nothing to ask.
 
     """
-    with closing(open_to_read(settings.index)) as connection:
+    with reading(settings.index) as connection:
         (answers,) = connection.execute("SELECT count(*) FROM answers").fetchone()
         (labels,) = connection.execute("SELECT count(*) FROM labels").fetchone()
         state = get_state(connection)

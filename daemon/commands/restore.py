@@ -6,7 +6,6 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 from daemon.config import WRITTEN, Settings
@@ -15,7 +14,7 @@ from daemon.folders import Folder
 from daemon.index.archive import BLOCK, Day
 from daemon.index.queries import Wanted, find
 from daemon.index.retention import Part, parts
-from daemon.index.schema import open_to_read
+from daemon.index.schema import reading
 from daemon.processes import as_owner
 
 
@@ -34,7 +33,7 @@ def restore(settings: Settings, name: str, target: Path) -> int:
 
     """
     folders = [settings.folder(name) for name in WRITTEN]
-    with as_owner(*folders), closing(open_to_read(settings.index)) as connection:
+    with as_owner(*folders), reading(settings.index) as connection:
         pattern = any(character in name for character in "*?[")
         rows = [row for row in find(connection, Wanted(name)) if pattern or os.fsdecode(row["name"]) == name]
     failed = not rows

@@ -6,12 +6,11 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any, TypeVar
 
 from daemon.config import PRESENCE, Settings
 from daemon.index.queries import DAY, Wanted, agreeing, as_dict, find, sample
-from daemon.index.schema import NoIndex, open_to_read
+from daemon.index.schema import NoIndex, reading
 from daemon.models.registry import Registry, RegistryError
 from daemon.telemetry.asking import read_status
 from daemon.telemetry.drift import drift_of_answers
@@ -73,7 +72,7 @@ def drifted_lately(settings: Settings, now: float) -> dict[str, dict[str, float]
 
 def _ask(settings: Settings, question: Callable[[sqlite3.Connection], Value]) -> Value | None:
     try:
-        with closing(open_to_read(settings.index)) as connection:
+        with reading(settings.index) as connection:
             return question(connection)
     except (NoIndex, OSError, sqlite3.Error):
         return None

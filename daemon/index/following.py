@@ -16,9 +16,9 @@ from daemon.index.schema import (
     NoIndex,
     get_state,
     newest_answer,
-    open_to_read,
     open_to_write,
     put_state,
+    reading,
 )
 
 FOLLOW_SECONDS = 10.0  # between two looks into the folders
@@ -94,7 +94,7 @@ class Following:
         return self._newest_record()
 
     def _newest_record(self) -> int:
-        with closing(open_to_read(self._settings.index)) as connection:
+        with reading(self._settings.index) as connection:
             (newest,) = connection.execute("SELECT max(id) FROM answers").fetchone()
         return newest or 0
 

@@ -90,7 +90,7 @@ def find(
     """The answers that are wanted, by their time.
 
     Args:
-        connection: of `open_to_read`.
+        connection: of `reading`.
         limit: how many at most; -1 for all.
 
     """
@@ -112,7 +112,7 @@ def bytes_per_day(connection: sqlite3.Connection, now: float) -> float:
     """How much disk space answers take a day, with their originals, as of the last week; as of the last day at least.
 
     Args:
-        connection: of `open_to_read`.
+        connection: of `reading`.
         now: in seconds since the epoch.
 
     """
@@ -124,7 +124,7 @@ def agreeing(connection: sqlite3.Connection, since: float) -> tuple[int, int]:
     """How many answered images people labelled since a moment, and of how many the latest answer says so too.
 
     Args:
-        connection: of `open_to_read`.
+        connection: of `reading`.
         since: in seconds since the epoch.
 
     """
@@ -136,7 +136,7 @@ def sample(connection: sqlite3.Connection, since: float) -> list[tuple[int, floa
     """Digit and confidence of answers since a moment: of all of them, or of some 20,000 evenly among them.
 
     Args:
-        connection: of `open_to_read`.
+        connection: of `reading`.
         since: in seconds since the epoch.
 
     """

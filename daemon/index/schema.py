@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -17,6 +19,7 @@ from daemon.files import begin_for_owner
 ENDINGS = ("", "-wal", "-shm")
 SCHEMA = 1
 WAIT_SECONDS = 60.0  # of whoever is not the daemon, for its turn to end
+ODD = (LookupError, TypeError, ValueError, OverflowError)  # what may come of a damaged file that SQLite takes for whole
 ORIGINAL, JSON = 1, 2  # bits of `gone`: which of the two has left its folder
 
 _TABLES = """
@@ -196,12 +199,37 @@ def open_to_read(path: Path) -> sqlite3.Connection:
             connection.close()
             error = damage
             break
+        except ODD as odd:
+            connection.close()
+            raise _damaged(path, odd) from odd
         else:
             connection.row_factory = sqlite3.Row
             return connection
     if isinstance(error, sqlite3.OperationalError) and not os.access(path, os.R_OK):
         raise PermissionError(13, "Permission denied", str(path))
     raise NoIndex(f"{path}: expected a whole index. Received: {error}; `digitd index --rebuild` makes it anew.") from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """The index, while it is read.
+
+    Raises:
+        NoIndex: there is none, it cannot be read, or it is damaged; the message says what to do.
+        sqlite3.OperationalError: the machine failed.
+
+    """
+    with closing(open_to_read(path)) as connection:
+        try:
+            yield connection
+        except (sqlite3.DatabaseError, *ODD) as error:
+            if isinstance(error, sqlite3.OperationalError) and hasattr(error, "sqlite_errorname"):
+                raise  # else Python's: what is no text
+            raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: object) -> NoIndex:
+    return NoIndex(f"{path}: expected a whole index. Received: {error!r}; `digitd index --rebuild` makes it anew.")
 
 
 def remove(path: Path) -> None:
@@ -218,8 +246,14 @@ def get_state(connection: sqlite3.Connection) -> dict[str, object]:
         moment may be missing, None where none is; until: after this one, by the file system's clock, none is, None where
         that is not known; clean: whether its writer closed it; done, total: how far a filling is.
 
+    Raises:
+        Unusable: it does not say all of it.
+
     """
-    return dict(connection.execute("SELECT key, value FROM state").fetchall())
+    state = dict(connection.execute("SELECT key, value FROM state").fetchall())
+    if not state.keys() >= {"generation", "settled", "since", "clean"}:
+        raise Unusable(f"expected what an index says of itself. Received: {', '.join(state) or 'nothing'}")
+    return state
 
 
 def put_state(connection: sqlite3.Connection, **values: object) -> None:

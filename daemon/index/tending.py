@@ -12,14 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
 
 from daemon.changes import tell_in_force
 from daemon.config import Settings
 from daemon.index.due import KEYS
 from daemon.index.filling import Superseded, fill
 from daemon.index.retention import leave
-from daemon.index.schema import NoIndex, get_state, open_to_read
+from daemon.index.schema import NoIndex, get_state, reading
 from daemon.processes import die_with_parent, end, python, yield_to_most
 from daemon.systemd import log_handler
 from daemon.telemetry.metrics import Metrics
@@ -90,7 +89,7 @@ class Tending:
     def _is_behind(self) -> bool:
         """Whether the index says that it may lack answers."""
         try:
-            with closing(open_to_read(self._settings.index)) as connection:
+            with reading(self._settings.index) as connection:
                 return get_state(connection)["since"] is not None
         except (NoIndex, sqlite3.Error):
             return False  # the retiring thread makes it anew

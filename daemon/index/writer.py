@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from daemon.index import schema
-from daemon.index.schema import INSERT_LABEL, Record, Unusable, get_state, newest_answer, put_state, settle
+from daemon.index.schema import INSERT_LABEL, ODD, Record, Unusable, get_state, newest_answer, put_state, settle
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,10 @@ CLOSED_SECONDS = 5.0  # between two tries on a file that cannot be written
 BUSY_SECONDS = 60.0  # somebody else may write for so long before it is a fault
 MOST_WAL = 256 << 20  # bytes of index.sqlite-wal, which grows for as long as somebody reads, such as `digitd find | less`
 SLACK_SECONDS = 60.0  # the order of answers and of their records differs by less
-DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_SCHEMA")
+DAMAGE = (
+    *("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_SCHEMA"),
+    "OperationalError",  # Python's own, of text that is none
+)
 
 Label = tuple[bytes, int | None, str | bytes, float]
 
@@ -102,6 +105,8 @@ class Index:
             step(self._open())
         except (sqlite3.Error, OSError) as error:
             self._fault(error, now)
+        except ODD as error:
+            self._fault(Unusable(repr(error)), now)
         else:
             self._wrote, self._busy_since = now, None
             self._metrics.index_pending.set(0)

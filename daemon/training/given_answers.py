@@ -7,12 +7,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from daemon.index.queries import of_content
-from daemon.index.schema import NoIndex, get_state, open_to_read
+from daemon.index.schema import NoIndex, get_state, reading
 from daemon.training.corrections import Label
 from daemon.training.dataset import NO_DIGIT
 
@@ -89,7 +88,7 @@ def _ask_index(path: Path, labelled: dict[str, Label]) -> tuple[dict[str, Answer
     """What the index knows, and whether it knows all."""
     found: dict[str, Answer] = {}
     try:
-        with closing(open_to_read(path)) as index:
+        with reading(path) as index:
             for name, (_, sha256) in labelled.items():
                 for row in of_content(index, bytes.fromhex(sha256)):
                     if row["digit"] is not None:

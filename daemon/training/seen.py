@@ -7,7 +7,7 @@ import sqlite3
 from array import array
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from daemon.config import Settings
 from daemon.folders import Folder
-from daemon.index.schema import NoIndex, open_to_read
+from daemon.index.schema import NoIndex, reading
 from daemon.training.corrections import NAMES, Label, list_folder, read_label, status_in
 from daemon.training.dataset import NO_DIGIT
 from daemon.training.labels import ROW, Labels, pack
@@ -172,7 +172,7 @@ def recall(index: Path, now: float, latest: dict[bytes, int] | None = None) -> d
     """
     found: dict[str, list[np.ndarray]] = {}
     try:
-        with closing(open_to_read(index)) as connection:
+        with reading(index) as connection:
             rows = connection.execute("SELECT sha256, digit, file, noticed_at FROM labels WHERE noticed_at <= ?", (now,))
             while some := rows.fetchmany(RECALLED_AT_ONCE):
                 by_folder: dict[str, list[tuple[int, int, int, bytes]]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from starlette.responses import HTMLResponse
 
 from daemon import __version__
 from daemon.config import PRESENCE, Settings
-from daemon.index.schema import NoIndex, get_state, open_to_read
+from daemon.index.schema import ODD, NoIndex, get_state, open_to_read
 from daemon.telemetry.presence import who_runs
 from daemon.web.pictures import Pictures
 
@@ -114,6 +115,8 @@ class Site:
             ) from error
         try:
             yield connection
+        except ODD as error:
+            raise sqlite3.DatabaseError(repr(error)) from error
         finally:
             connection.close()
 

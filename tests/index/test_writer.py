@@ -13,12 +13,27 @@ from pathlib import Path
 
 import pytest
 
+from daemon.commands.index import print_index
+from daemon.config import Settings
 from daemon.index import writer
 from daemon.index.filling import start_anew
 from daemon.index.queries import Wanted, find, of_content
-from daemon.index.schema import ENDINGS, append, delete, get_state, open_to_read, open_to_write, put_state, storable
+from daemon.index.schema import (
+    ENDINGS,
+    INSERT_LABEL,
+    NoIndex,
+    append,
+    delete,
+    get_state,
+    open_to_read,
+    open_to_write,
+    put_state,
+    storable,
+)
+from daemon.index.tending import Tending
 from daemon.index.writer import BUSY_SECONDS, CLOSED_SECONDS, QUIET_SECONDS, SLACK_SECONDS, Index
 from daemon.telemetry.metrics import Metrics
+from daemon.training.seen import recall
 from tests.index.answers import NOON, record
 
 
@@ -386,3 +401,40 @@ def test_an_answer_from_the_future_hides_nothing_that_is_missing(tmp_path: Path)
     again.write(record("c.png", at=now))
     assert now - 7200 - SLACK_SECONDS == pytest.approx(float(str(again.state()["since"])))
     again.index.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM state WHERE key = 'since'",
+        "UPDATE state SET value = 'long ago' WHERE key = 'since'",
+        "UPDATE state SET key = CAST(x'f2' AS TEXT) WHERE key = 'clean'",
+        "DELETE FROM state WHERE key = 'settled'",
+    ],
+)
+def test_what_sqlite_takes_for_whole_may_be_damaged(tmp_path: Path, damage: str) -> None:
+    """It is made anew, like what SQLite itself finds damaged: the daemon ended over it, at each start again."""
+    path = tmp_path / "index.sqlite"
+    with closing(open_to_write(path, 0)) as connection:
+        connection.execute(damage)
+    again = Written(path)
+    again.write(record("a.png"))
+    again.write(after=QUIET_SECONDS)
+    again.write(record("b.png"), after=CLOSED_SECONDS)
+    assert (1.0, "b.png") == (again.metric("digitd_index_up"), again.names()[-1])
+    again.index.close()
+
+
+@pytest.mark.parametrize("damage", ["key = CAST(x'f2' AS TEXT)", "key = 'when'"])
+def test_who_asks_a_damaged_index_is_told(bare: Settings, damage: str) -> None:
+    """In words, and the daemon's own threads go on."""
+    with closing(open_to_write(bare.index, 0)) as connection:
+        append(connection, [record("a.png")])
+        connection.execute(INSERT_LABEL, (b"x" * 32, 77, "7/a.png", NOON))
+        connection.execute(f"UPDATE state SET {damage} WHERE key = 'since'")  # noqa: S608 -- constants
+    assert {} == recall(bare.index, NOON + 1)
+    tending = Tending(bare, Metrics(), lambda: True)
+    tending.run_once(0.0)
+    tending.close()
+    with pytest.raises(NoIndex, match="expected a whole index"):
+        print_index(bare)
