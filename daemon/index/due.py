@@ -53,7 +53,7 @@ def _note(connection: sqlite3.Connection, **values: object) -> None:
     try:
         put_state(connection, **values)
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorname != "SQLITE_FULL":
+        if error.sqlite_errorname not in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):  # the second of a quota that is used up
             raise
 
 

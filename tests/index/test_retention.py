@@ -2,7 +2,9 @@
 
 import io
 import os
+import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -575,3 +577,18 @@ def test_a_file_that_shrinks_as_it_is_archived_holds_nothing_up(tmp_path: Path) 
         assert 2 == archive.extend(path, day, files)  # type: ignore[arg-type]
     with Day(path) as day:
         assert [b"a" * 50 + bytes(50), b"b"] == [b"".join(day.read(name)) for name in day]
+
+
+def test_where_nothing_more_may_be_written_what_is_old_leaves_all_the_same(tmp_path: Path) -> None:
+    """As where a quota is used up, which SQLite does not tell from a fault of the disk: until something has left."""
+    make(tmp_path)
+    settings = bare_settings(tmp_path, **ALL_OLD, archive="")
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(sqlite3.OperationalError):
+            leave(settings, LATER)  # to note what has left there is no room either
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {"processed/e.png", "results/e.png.json"} == set(in_folders(settings))
+    assert 4 == leave(settings, LATER)
