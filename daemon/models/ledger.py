@@ -21,6 +21,8 @@ ROTATED_BYTES = 1 << 20  # 700 trainings: two years of nights
 KEPT_LINES = 500  # the newest, whatever they say
 LONGEST_NAME = 20  # of a version: Python makes no number of 4,300 digits
 LAST_MOMENT = 1e11  # in the year 5138
+WORDS = ("sha256", "fingerprint", "holdout_sha256", "dataset_sha256")  # facts that decisions rest on, where there are any
+SHARES = ("holdout_accuracy", "best_accuracy", "best_held")
 EVENTS = (  # docs/glossary.md says what each means
     "begun",
     "made",
@@ -120,8 +122,14 @@ def _is_moment(value: object) -> bool:
     return isinstance(value, int | float) and 0 <= value < LAST_MOMENT
 
 
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in read_lines(path):
         is_ours = _is_moment(line.get("time")) and _is_moment(line.get("began", 0.0))
-        if is_ours and all(isinstance(line.get(key), str) for key in ("event", "version")):
+        words = [line.get("event"), line.get("version"), *(line[key] for key in WORDS if key in line)]
+        shares = [line[key] for key in SHARES if key in line]
+        if is_ours and all(isinstance(word, str) for word in words) and all(map(_is_share, shares)):
             yield line

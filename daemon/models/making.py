@@ -15,6 +15,7 @@ from daemon.models.version import digest, open_file
 
 log = logging.getLogger(__name__)
 
+LAST = 10**18 - 1  # the highest number that VERSION allows
 OF_WHOLE_ONES = {"vetted", "promoted", "refused", "insufficient_evidence", "overtaken", "current", "live"}  # ledger events
 
 
@@ -44,7 +45,8 @@ def next_name(registry: Registry) -> str:
     """A version name that no file here and no line of the ledger has, with or without a manifest."""
     taken = [path.name.split(".")[0] for path in registry.folder.glob("v*")]
     taken += [str(line.get("version")) for line in registry.ledger.lines()]
-    return f"v{1 + max((int(name[1:]) for name in taken if VERSION.fullmatch(name)), default=0):04d}"
+    numbers = (int(name[1:]) for name in taken if VERSION.fullmatch(name))
+    return f"v{1 + max((number for number in numbers if number < LAST), default=0):04d}"
 
 
 def begin(registry: Registry, why: str) -> str:

@@ -253,9 +253,9 @@ class Candidates:
             if holdout == line.get("holdout_sha256") or dataset == line.get("dataset_sha256"):
                 best.append(line.get("best_accuracy", 0.0))
                 if line.get("event") == PROMOTED:
-                    best.append(line["holdout_accuracy"])
+                    best.append(line.get("holdout_accuracy", 0.0))
                 if line.get("review_limits") == self._review_limits():
-                    held.append(line["best_held"])
+                    held.append(line.get("best_held", 1.0))
         for name in ever_live.intersection(self._registry.names()):
             try:
                 manifest = self._registry.manifest(name)

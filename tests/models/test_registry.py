@@ -245,12 +245,14 @@ def test_what_was_copied_here_by_hand_is_not_removed_as_old(registry: Registry) 
 
 
 def test_what_a_person_wrote_into_the_ledger_is_passed_over(registry: Registry) -> None:
-    """A line without event, version or time, or with times that are none, says nothing, and hinders nothing."""
+    """A line without event, version or time, or with facts that are none, says nothing, and hinders nothing."""
     path = registry.folder / "ledger.jsonl"
     lines = ['{"event": "current"}', '{"event": "promoted", "version": "v0001"}', '{"version": 3}', "notes", "[" * 100_000]
     for moment in ('"yesterday"', "1" * 400, "-1e300", "NaN"):
         lines.append(f'{{"event": "promoted", "version": "v0001", "time": 1, "began": {moment}}}')
         lines.append(f'{{"event": "promoted", "version": "v0001", "time": {moment}}}')
+    facts = '"best_accuracy": "99 %"', '"holdout_accuracy": NaN', '"holdout_sha256": ["a"]', '"dataset_sha256": {}'
+    lines += [f'{{"event": "promoted", "version": "v0001", "time": 1, {fact}}}' for fact in facts]
     path.write_text("\n".join(lines))
     assert registry.current().name == "v0001"
     assert list(registry.ledger.lines()) == []
@@ -259,6 +261,7 @@ def test_what_a_person_wrote_into_the_ledger_is_passed_over(registry: Registry) 
 def test_a_number_that_nobody_gives_is_none_of_a_version(registry: Registry) -> None:
     """Python makes none of so many digits: the next version could not be named, nor the ledger put aside."""
     registry.ledger.record("begun", f"v{'1' * 5000}", "somebody's own")
+    registry.ledger.record("begun", f"v{'9' * 18}", "somebody's own")  # behind which no version has a name
     assert "v0002" == making.next_name(registry)
     with (registry.folder / "ledger.jsonl").open("a") as file:
         file.write("\n" * ROTATED_BYTES)
