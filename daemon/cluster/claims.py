@@ -20,6 +20,7 @@ from daemon.intake.claiming import (
     paths_below,
     put_back,
     remove_empty,
+    strays,
 )
 from daemon.telemetry.metrics import Metrics
 
@@ -40,6 +41,8 @@ class Claims:
     def __init__(self, inbox: Path, folder: Path, names: tuple[str, ...], metrics: Metrics, complained: set[str]) -> None:
         self._inbox, self._work = Folder(inbox), Folder(folder, make=True, own=True)
         self._metrics, self._complained = metrics, complained
+        for name in list(strays(self._work)):
+            self._give_back(name)
         self._left, self._names = deque(left_claims(self._work)), deque(names)
         self._unanswered: set[str] = set()
 
@@ -99,14 +102,18 @@ class Claims:
         self._inbox.close()
         self._work.close()
 
+    def _give_back(self, name: str) -> None:
+        """Move a folder back that is not the daemon's; while something has its name there, it waits for the next task."""
+        with suppress(OSError):
+            rename(self._work, name, self._inbox, name)
+
     def _claim(self, name: str) -> Drop | None:
         try:
             return claim(self._inbox, self._work, name)
         except (FileNotFoundError, BeingWritten):
             return None
         except FolderClaimed:
-            with suppress(OSError):  # what is in it is answered with what is left in this folder, then
-                rename(self._work, name, self._inbox, name)
+            self._give_back(name)
             return None
         except OSError as error:
             if fault := machine_fault(error, Path(self._inbox.path), Path(self._work.path)):

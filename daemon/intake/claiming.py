@@ -112,8 +112,8 @@ def strays(work: Folder) -> Iterator[str]:
 def take_over(work: Folder, inbox: Folder) -> None:
     """Move into work/ itself what the tasks of a stream claimed before it was killed; no stream runs now.
 
-    Where a newer drop of that name is there, it goes back to the inbox; where it is there too, or those who drop have put
-    something else in the place of its folder, it waits for the next start.
+    Where a newer drop of that name is there, it goes back to the inbox, as folders of others do; where it is there too, or
+    those who drop have put something else in the place of its folder, it waits for the next start.
     """
     try:
         claims = Folder(f"{work.path}/{STREAM}", own=True)
@@ -124,6 +124,9 @@ def take_over(work: Folder, inbox: Folder) -> None:
         for name in left:
             drop = name.partition("/")[2]  # below the folder of its task
             if drop and not drop.endswith("/") and not _move_into(work, claims, name, drop):
+                _move_into(inbox, claims, name, drop)
+        for name in list(strays(claims)):
+            if drop := name.partition("/")[2]:
                 _move_into(inbox, claims, name, drop)
         remove_empty(claims, left)
 

@@ -8,10 +8,12 @@ import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from daemon.cluster.claims import Claims
 from daemon.cluster.pin import Pin
 from daemon.cluster.sweep import WARM_SECONDS, Sweep, Task
 from daemon.cluster.walk import Stuck, Walker
@@ -286,3 +288,16 @@ def test_a_task_that_comes_no_further_says_why(
     monkeypatch.undo()
     walker.walk(task, V0001)
     assert {"stuck.png.json"} <= room.names("results")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user's")
+def test_a_folder_that_was_claimed_for_a_file_is_given_back_by_the_next_attempt(tmp_path: Path) -> None:
+    """Where the task was killed before it could be; what is in it is found in the inbox."""
+    theirs = tmp_path / "work" / "sub"
+    theirs.mkdir(parents=True)
+    (theirs / "bobs.png").touch()
+    os.chown(theirs, 4321, 4321)
+    (tmp_path / "inbox").mkdir()
+    with closing(Claims(tmp_path / "inbox", tmp_path / "work", (), Metrics(), set())) as claims:
+        assert [] == claims.take(10)
+    assert {"sub/bobs.png"} == files_below(tmp_path / "inbox")

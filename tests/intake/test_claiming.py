@@ -1,12 +1,17 @@
 """claiming.py: how folders are looked through, whatever those who drop have made of them."""
 
 import errno
+import os
 from itertools import islice
 from pathlib import Path
 
+import pytest
+
 from daemon.folders import MOST_LEVELS, Folder
-from daemon.intake.claiming import EVERYWHERE, paths_below
-from tests.conftest import peak_of
+from daemon.intake.claiming import EVERYWHERE, paths_below, take_over
+from tests.conftest import files_below, peak_of
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user's")
 
 
 def test_folders_are_listed_one_after_the_other(tmp_path: Path) -> None:
@@ -25,3 +30,22 @@ def test_folders_in_each_other_keep_only_so_many_descriptors_open(tmp_path: Path
         found = list(paths_below(folder, EVERYWHERE, closed=lambda name, error: said.append((name, error.errno))))
     assert MOST_LEVELS + 1 == len(found)
     assert [(found[-1], errno.EMLINK)] == said
+
+
+@needs_root
+def test_a_folder_that_a_killed_stream_had_claimed_is_given_back(tmp_path: Path) -> None:
+    """Somebody had exchanged it for a file; what he had in it is found in the inbox."""
+    theirs = stranger(tmp_path / "work/.stream/b1-0/sub/of")
+    (tmp_path / "inbox").mkdir()
+    with Folder(tmp_path / "work", own=True) as work, Folder(tmp_path / "inbox") as inbox:
+        take_over(work, inbox)
+    assert not theirs.exists()
+    assert {"sub/of/bobs.png"} == files_below(tmp_path / "inbox")
+
+
+def stranger(folder: Path) -> Path:
+    """A folder of another user's with a file in it."""
+    folder.mkdir(parents=True)
+    (folder / "bobs.png").touch()
+    os.chown(folder, 4321, 4321)
+    return folder
