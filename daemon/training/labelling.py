@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -15,6 +16,11 @@ from daemon.drops import with_ending
 from daemon.folders import Folder, rename
 from daemon.reading.content import read_content
 from daemon.training.corrections import list_corrections, read_label
+
+
+def visible(original: str) -> str:
+    """What an original is called as a label: hidden names are passed over there, and [inbox] ignore may let them in."""
+    return re.sub(r"(^|/)\.", r"\1~.", original)
 
 
 class Labelled(NamedTuple):
@@ -79,9 +85,9 @@ class Labelling:
                 f"Expected the image that was answered. Received: another one that is called {original!r}."
             )
         others = [name for name in self._labels_of(content, found) if name.partition("/")[0] != label]
-        place = f"{label}/{original}"
+        place = f"{label}/{visible(original)}"
         if flattened(self._folder, place) != place:  # a label of an image that is called like its folder is in the way
-            place = f"{label}/{original.replace('/', '~')}"
+            place = f"{label}/{visible(original).replace('/', '~')}"
         names = (with_ending(place, tag, "") for tag in tags(found))
         status = originals.status(original)
         name = next(name for name in names if may_have(self._folder, name, found, status))

@@ -23,6 +23,7 @@ from daemon.index.answers import parse
 from daemon.index.queries import Wanted, of_content
 from daemon.index.retention import Part, parts
 from daemon.training.corrections import NAMES
+from daemon.training.labelling import visible
 
 MAX_JSON = 1 << 16  # bytes; ours are under 2,000
 FIRST_SLICE, LARGEST_SLICE = 2_000, 50_000  # answers that are looked through at once
@@ -248,7 +249,7 @@ def label_places(index: sqlite3.Connection, row: sqlite3.Row) -> Iterator[str]:
     known = index.execute("SELECT file FROM labels WHERE sha256 = ?", (row["sha256"],)).fetchone()
     if known and known[0]:
         yield os.fsdecode(known[0])
-    original = parts(row)[0].path
+    original = visible(parts(row)[0].path)
     for tag in (f"~{row['sha256'].hex()[:8]}", ""):
         tagged = with_ending(original, tag, "")
         yield from (f"{name}/{tagged}" for name in NAMES)

@@ -7,6 +7,7 @@ import pytest
 
 from daemon.folders import Folder
 from daemon.reading.content import InvalidImage
+from daemon.training.corrections import list_corrections
 from daemon.training.labelling import Labelling
 from tests.conftest import files_below
 
@@ -77,3 +78,14 @@ def test_only_the_image_that_was_answered_is_labelled(originals: Folder, correct
         with pytest.raises(InvalidImage, match="too_large"):
             labels.label(originals, "sub/a.png", "7")
     assert files_below(corrections) == {"3/by-hand.png"}
+
+
+def test_a_label_is_never_hidden(originals: Folder, corrections: Path) -> None:
+    """Hidden names are passed over in corrections/, and [inbox] ignore may let them into the inbox."""
+    for name in (".a.png", ".b/..c.png"):
+        (Path(originals.path) / name).parent.mkdir(exist_ok=True)
+        (Path(originals.path) / name).write_bytes(name.encode())
+    with Labelling(corrections, 1000) as labels:
+        done = {labels.label(originals, name, "3").name for name in (".a.png", ".b/..c.png")}
+    with Folder(corrections) as folder:
+        assert done <= {name for name, _ in list_corrections(folder)}
