@@ -63,10 +63,12 @@ def claim(inbox: Folder, work: Folder, name: str) -> Drop:
 
     Raises:
         BeingWritten, FolderClaimed: see there.
-        FileNotFoundError: it was taken away, or renamed.
+        FileNotFoundError: it was taken away, or renamed, or is so deep that nobody would find it in work/ after a crash.
         OSError: the file or the machine did not allow it; `machine_fault` tells which.
 
     """
+    if "/" in name and (refusal := _too_deep(f"{name.rpartition('/')[0]}/")):
+        raise FileNotFoundError(errno.ENOENT, refusal.strerror, name)
     received = when_dropped(inbox, name)
     if received is None:
         raise BeingWritten
@@ -204,14 +206,20 @@ def entries_below(
             levels.pop()
 
 
+def _too_deep(folder: str) -> OSError | None:
+    """Why nobody looks into a folder, with a slash at its end; None where somebody does."""
+    if len(os.fsencode(folder)) > DEEPEST_FOLDER:
+        return OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    if folder.count("/") > MOST_LEVELS:
+        return OSError(errno.EMLINK, f"it is nested in more than {MOST_LEVELS} others")
+    return None
+
+
 def _list(
     top: Folder, folder: str, ignored: Callable[[str], object], closed: Callable[[str, OSError], None]
 ) -> Iterator[tuple[str, int]]:
-    if len(os.fsencode(folder)) > DEEPEST_FOLDER:
-        closed(folder, OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
-        return
-    if folder.count("/") > MOST_LEVELS:
-        closed(folder, OSError(errno.EMLINK, f"it is nested in more than {MOST_LEVELS} others"))
+    if refusal := _too_deep(folder):
+        closed(folder, refusal)
         return
     try:
         for entry in top.entries(folder.rstrip("/")):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.folders import MOST_LEVELS, Folder
-from daemon.intake.claiming import EVERYWHERE, paths_below, take_over
+from daemon.intake.claiming import EVERYWHERE, claim, left_claims, paths_below, take_over
 from tests.conftest import files_below, peak_of
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user's")
@@ -30,6 +30,19 @@ def test_folders_in_each_other_keep_only_so_many_descriptors_open(tmp_path: Path
         found = list(paths_below(folder, EVERYWHERE, closed=lambda name, error: said.append((name, error.errno))))
     assert MOST_LEVELS + 1 == len(found)
     assert [(found[-1], errno.EMLINK)] == said
+
+
+@pytest.mark.parametrize("folder", [f"{'a/' * (MOST_LEVELS + 1)}", f"{'a' * 250}/" * 4 + f"{'a' * 25}/"])
+def test_what_is_not_listed_is_not_claimed_by_its_name_either(tmp_path: Path, folder: str) -> None:
+    """An event may tell it; after a crash nobody would find it in work/, and it would stay there for good."""
+    (tmp_path / "inbox" / folder).mkdir(parents=True)
+    (tmp_path / "inbox" / folder / "a.png").touch()
+    (tmp_path / "work").mkdir()
+    with Folder(tmp_path / "inbox") as inbox, Folder(tmp_path / "work", own=True) as work:
+        with pytest.raises(FileNotFoundError):
+            claim(inbox, work, f"{folder}a.png")
+        assert [] == list(left_claims(work))
+    assert set() == files_below(tmp_path / "work")
 
 
 @needs_root
