@@ -25,6 +25,7 @@ from daemon.web.charts import Chart, Span, chart
 ENDS = (*VERDICTS, "failed", "stopped", "overtaken")  # the events with which a training is over
 QUIET_SECONDS = 1800.0  # without an epoch, a training that no daemon knows of was killed
 MOST_LOOKED_AT = 1000  # labels: what people take back, they take back soon
+LARGEST = 1e39  # a float32 is smaller; what is no number is not
 MOST_HISTORY = 1 << 20  # bytes; 12 epochs are 1,000
 VERDICT_WORDS = {"promoted": "promoted", "refused": "refused", "insufficient_evidence": "not enough evidence"}
 Line = dict[str, Any]
@@ -123,7 +124,7 @@ def running(settings: Settings, lines: Sequence[Line], in_progress: bool, now: f
     try:
         changed, progress = path.stat().st_mtime, json.loads(path.read_bytes()[:MOST_HISTORY])
         epoch, epochs = int(progress["epoch"]), int(progress["epochs"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         changed, epoch, epochs = begun["time"], None, None
     if not in_progress and now - max(changed, begun["time"]) > QUIET_SECONDS:
         return None
@@ -180,9 +181,10 @@ def learning_curves(settings: Settings, version: str) -> list[Chart]:
 
 def _number(text: str | None) -> float | None:
     try:
-        return float(text or "")
+        number = float(text or "")
     except ValueError:
         return None
+    return number if abs(number) < LARGEST else None
 
 
 @dataclass(frozen=True)

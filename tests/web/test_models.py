@@ -185,3 +185,17 @@ def test_the_corrections_that_wait_are_counted(browser: TestClient, settings: Se
     found = re.search(r"<dt>Corrections that wait</dt><dd>(\d+)", browser.get("/models/training").text)
     assert found is not None
     assert found[1] == "2"
+
+
+@pytest.mark.usefixtures("registry")
+def test_numbers_that_no_chart_has_room_for_are_left_out(browser: TestClient, settings: Settings) -> None:
+    """A network that learns nothing may have any loss, and a person may have written into the files."""
+    logs = settings.folder("logs") / "training" / "v0002"
+    logs.mkdir(parents=True)
+    rows = "epoch,accuracy,loss,val_accuracy,val_loss\n0,-1e308,1e308,1e308,-1e308\n1,0.5,1,0.5,1\n"
+    (logs / "history.csv").write_text(rows)
+    (logs / "progress.json").write_text('{"epoch": Infinity, "epochs": 3}')
+    (settings.folder("models") / "ledger.jsonl").write_text(
+        '{"time": 1e9, "event": "begun", "version": "v0002", "reason": "a training (by hand)"}\n'
+    )
+    assert [200, 200] == [browser.get(path).status_code for path in ("/models/v0002", "/models")]
