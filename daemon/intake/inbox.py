@@ -38,7 +38,8 @@ from daemon.intake.claiming import (
     take_over,
 )
 from daemon.intake.complaints import Complaints
-from daemon.intake.sweeping import MOST_LISTED, Sweeps
+from daemon.intake.sweeping import Sweeps
+from daemon.intake.waiting import Waiting
 from daemon.intake.watch import Watch
 from daemon.telemetry.metrics import Metrics
 
@@ -46,7 +47,6 @@ from daemon.telemetry.metrics import Metrics
 MOST_TRIED = 1_000  # names that are tried, of which perhaps none can be claimed: 0.3 ms each
 MOST_TOLD = 8  # names that are looked for one by one; of more, their folder is listed, however large it once was
 MOST_CHANGED = 5_000  # places that are listed because something changed there; of more, everything is listed, bit by bit
-PAUSE_EACH = 0.003  # seconds, from one try on all names that cannot be claimed to the next: a tenth of the time
 MOST_TIDIED = 10_000  # folders of work/ that are looked at, to be removed where they are empty
 
 
@@ -87,8 +87,7 @@ class Inbox:
         self._in_flight = {drop.name for drop in self._leftovers}  # names that are in work/
         self._held_up: set[str] = set()  # names that are dropped anew while they are in work/
         self._unanswered = {drop.name: drop.received for drop in self._leftovers}
-        self._not_before: dict[str, float] = {}  # names that are tried again then
-        self._being_written: set[str] = set()  # those of them that an event may bring earlier
+        self._waiting = Waiting()
         self._watch = Watch(inbox, self.look, metrics)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # a writer who meets our lease sends it; its default is to kill us
 
@@ -124,9 +123,8 @@ class Inbox:
         return 0.0 if self._listing or self._leftovers or self._told or self._look else self._sweep_due_in()
 
     def _sweep_due_in(self) -> float:
-        due = min(self._not_before.values(), default=float("inf"))
         now = time.monotonic()
-        return min(max(0.0, due - now), self._sweeps.due_in(now))
+        return min(self._waiting.due_in(now), self._sweeps.due_in(now))
 
     def take(self, limit: int) -> list[Drop]:
         """Claim up to `limit` files that are whole: those that a crash left in work/, those just told of, then all others.
@@ -219,16 +217,15 @@ class Inbox:
                 self._remove_empty_folders()
             if not self._watch.renew(self._inbox.identity):
                 self._sweeps.begin_anew()
+            due = self._waiting.due(now)
+            changed |= {name.rstrip("/") for name in due if _is_folder(name)}
             names, gone = self._sweeps.list(changed, self._settings.rescan_seconds)
         except OSError:
             self._begin_anew()
             raise
         self._forget(gone)
-        due = set(islice((name for name, moment in self._not_before.items() if moment <= now), MOST_TRIED))
-        for name in due:
-            del self._not_before[name]
-        names = {name for name in names if not name.endswith("/")} | due
-        self._listing.update(dict.fromkeys(sorted(filter(self._may_try, names))))
+        files = {name for name in names | due if not _is_folder(name)}
+        self._listing.update(dict.fromkeys(sorted(filter(self._may_try, files))))
         for name in list(self._strays):
             self._give_back(name)
 
@@ -249,16 +246,14 @@ class Inbox:
         if name in self._in_flight:
             self._held_up.add(name)
             return False
-        return name not in self._not_before or name in self._being_written
+        return not self._waiting.holds(name)
 
     def _known(self) -> set[str]:
-        return self._complaints.names | self._not_before.keys()
+        return self._complaints.names | self._waiting.names
 
     def _forget(self, gone: set[str]) -> None:
         self._complaints.forget(gone)
-        self._being_written -= gone
-        for name in gone:
-            self._not_before.pop(name, None)
+        self._waiting.forget(gone)
 
     def _walk(self, top: Folder, place: str) -> Iterator[str]:
         """The paths in a place; in work/, unlike in the inbox, nothing is ignored."""
@@ -272,16 +267,16 @@ class Inbox:
 
     def _claim(self, name: str) -> Drop | None:
         """Rename one file into work/, if nobody is writing it."""
-        self._not_before.pop(name, None)
-        self._being_written.discard(name)
+        if self._waiting.is_shut(name):
+            return None
+        self._waiting.forget({name})
         self._untidy |= "/" in name
         try:
             drop = claim(self._inbox, self._work, name)
         except FileNotFoundError:
             return None  # it was taken away, or renamed
         except BeingWritten:
-            if self._try_again(name, min(RETRY_SECONDS, self._settings.rescan_seconds)):
-                self._being_written.add(name)
+            self._try_again(name, min(RETRY_SECONDS, self._settings.rescan_seconds), being_written=True)
             return None
         except FolderClaimed:
             self._give_back(name)  # the next sweep looks into it
@@ -292,19 +287,23 @@ class Inbox:
                     self._listing.clear()  # it is of a folder that may be another one at the next call
                     self._begin_anew()
                 raise fault from error
-            self._try_again(name, self._settings.rescan_seconds)
-            self._complaints.kept_out(name, error, "cannot be moved to work/: {}; it stays in the inbox")
+            self._kept_out(name, error)
             return None
         self._in_flight.add(name)
         self._unanswered[name] = drop.received
         return drop
 
-    def _try_again(self, name: str, seconds: float) -> bool:
-        """Leave a name alone for so long, longer where there are many; of too many, until everything is swept again."""
-        seconds = max(seconds, PAUSE_EACH * len(self._not_before))
-        if noted := len(self._not_before) < MOST_LISTED:
-            self._not_before[name] = time.monotonic() + seconds
-        return noted
+    def _kept_out(self, name: str, error: OSError) -> None:
+        """Leave what cannot be moved alone for a while, and all that is in its folder where that keeps the daemon out."""
+        folder, slash, _ = name.rpartition("/")
+        text = "cannot be moved to work/: {}; it stays in the inbox"
+        if error.errno == errno.EACCES and slash:  # who may search a folder and not write to it: rename(2)
+            name, text = folder + slash, "its files cannot be moved to work/: {}; they stay in the inbox"
+        self._try_again(name, self._settings.rescan_seconds)
+        self._complaints.kept_out(name, error, text)
+
+    def _try_again(self, name: str, seconds: float, being_written: bool = False) -> None:
+        self._waiting.add(name, time.monotonic(), seconds, being_written)
 
     def _give_back(self, name: str) -> None:
         """Move a folder back that is not the daemon's: rename(2) moves folders too, and never onto what is in use."""
@@ -319,6 +318,11 @@ class Inbox:
     def _remove_empty_folders(self) -> None:
         found = list(islice(self._walk(self._work, EVERYWHERE), MOST_TIDIED))
         self._untidy = not remove_empty(self._work, found) or len(found) == MOST_TIDIED
+
+
+def _is_folder(name: str) -> bool:
+    """As `paths_below` names them."""
+    return name.endswith("/")
 
 
 def _nothing(_name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask, WatchDescriptor
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
-from daemon.folders import DEEPEST_FOLDER, Folder
+from daemon.folders import DEEPEST_FOLDER, MOST_LEVELS, Folder
 from daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -116,12 +116,15 @@ class WakingWatch(InotifyWatchGroup):
         try:
             with Folder(os.fsdecode(self.path)) as top:
                 self._watch(top, begin)
-                folders = self._folders(top, begin)
-                while folders and len(self._active_callbacks_by_watch) < MOST_WATCHED:
-                    folder = folders.pop()
+                levels = [self._folders(top, begin)]  # not their names, for memory holds only so many
+                while levels and len(self._active_callbacks_by_watch) < MOST_WATCHED:
+                    folder = next(levels[-1], None)
+                    if folder is None:
+                        levels.pop()
+                        continue
                     with suppress(OSError):  # it has gone, or may not be read
                         self._watch(top, folder)
-                        folders += self._folders(top, folder)
+                        levels.append(self._folders(top, folder))
         except OSError:
             if not begin:
                 raise
@@ -162,11 +165,13 @@ class WakingWatch(InotifyWatchGroup):
         if path is not None and self._active_callbacks_by_path.get(path) == wd:
             del self._active_callbacks_by_path[path]
 
-    def _folders(self, top: Folder, folder: str) -> list[str]:
-        if len(os.fsencode(folder)) > DEEPEST_FOLDER:
-            return []
-        entries = top.entries(folder.rstrip("/"))
-        return [f"{folder}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False)]
+    def _folders(self, top: Folder, folder: str) -> Iterator[str]:
+        if len(os.fsencode(folder)) > DEEPEST_FOLDER or folder.count("/") > MOST_LEVELS:
+            return
+        with suppress(OSError):  # it has gone, or may not be listed
+            for entry in top.entries(folder.rstrip("/")):
+                if entry.is_dir(follow_symlinks=False):
+                    yield f"{folder}{entry.name}/"
 
     def _below(self, path: bytes) -> str:
         """A path as `Inbox.look` takes it: from the inbox, everything below it included."""

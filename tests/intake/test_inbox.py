@@ -20,13 +20,13 @@ from watchdog.observers.inotify_c import InotifyFD
 
 from daemon.config import InboxSettings
 from daemon.folders import Folder
-from daemon.intake import complaints, inbox, sweeping
+from daemon.intake import complaints, inbox, sweeping, waiting, watch
 from daemon.intake.claiming import paths_below
 from daemon.intake.inbox import Inbox
 from daemon.intake.sweeping import AS_A_FOLDER, Sweeps
 from daemon.intake.watch import WakingEmitter, WakingWatch
 from daemon.telemetry.metrics import Metrics
-from tests.conftest import REPOSITORY, files_below, leased, wait_until
+from tests.conftest import REPOSITORY, files_below, leased, peak_of, wait_until
 
 HOUR = 3600.0
 
@@ -131,7 +131,7 @@ def test_no_more_than_the_limit_is_claimed(room: Room) -> None:
 
 def test_more_names_than_are_listed_at_once_are_taken(enter: Callable[..., Room], monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who drop can make more than memory holds; and what cannot be taken yet keeps no other waiting."""
-    for module in (inbox, sweeping):
+    for module in (waiting, sweeping):
         monkeypatch.setattr(module, "MOST_LISTED", 3)
     room = enter(rescan_seconds=0.1)
     names = {f"{folder}/{number}.png" for folder in ("a", "b") for number in range(5)}
@@ -144,6 +144,21 @@ def test_more_names_than_are_listed_at_once_are_taken(enter: Callable[..., Room]
         assert {"c.png"} == taken
         assert room.taker.waiting() <= 3
     wait_until(lambda: taken.update(drop.name for drop in room.taker.take(1)) or taken == names, "all of them")
+
+
+def test_folders_that_are_not_watched_take_no_memory(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of however many somebody makes in one: their names alone were 385 MB, of 300,000."""
+    monkeypatch.setattr(watch, "MOST_WATCHED", 5)
+    for number in range(5000):
+        (room.inbox / f"{number:0200}").mkdir()
+
+    def look_again() -> None:
+        room.taker._watch.stop()
+        room.taker._watch.renew((0, 0))
+        (emitter,) = room.taker._watch._observer.emitters
+        wait_until(lambda: len(emitter._inotify._active_callbacks_by_watch) == 5, "the first of them")
+
+    assert 400_000 > peak_of(look_again)
 
 
 def test_many_folders_are_looked_into_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,6 +197,7 @@ def test_names_that_cannot_be_claimed_are_tried_bit_by_bit(
 ) -> None:
     """Of a folder that keeps the daemon out there may be 250,000: calls come back, and what is dropped then is taken."""
     monkeypatch.setattr(inbox, "MOST_TRIED", 3)
+    monkeypatch.setattr(waiting, "MOST_DUE", 3)
     room = enter()
     for number in range(10):
         (room.work / f"{number}.png" / "kept").mkdir(parents=True)
@@ -191,7 +207,7 @@ def test_names_that_cannot_be_claimed_are_tried_bit_by_bit(
     assert (set(), 9) == (room.take(), room.taker.waiting())
     assert 0 == room.taker.due_in()
     wait_until(lambda: {"a.png"} == room.take(), "what can be claimed")
-    monkeypatch.setattr(inbox, "PAUSE_EACH", 0.0)
+    monkeypatch.setattr(waiting, "PAUSE_EACH", 0.0)
     room.taker.apply(InboxSettings(rescan_seconds=0.001))
     room.put("b.png")
     for _ in range(3):

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from daemon.intake.opening import let_in, open_folders
-from tests.conftest import REPOSITORY, peak_of
+from tests.conftest import REPOSITORY, peak_of, wait_until
 
 DAEMON, PERSON = 23456, 12345
 
@@ -156,9 +157,42 @@ def test_the_daemon_asks_to_be_let_in_before_it_complains(inbox: Path) -> None:
         "asked",
         "shut/: cannot list this sub-folder: Permission denied; its files wait",
         "asked",
-        "open-to-look/a.png: cannot be moved to work/: Permission denied; it stays in the inbox",
+        "open-to-look/: its files cannot be moved to work/: Permission denied; they stay in the inbox",
         "[]",
     ], done.stdout + done.stderr
+
+
+KEPT_OUT = """
+import sys, time
+from pathlib import Path
+from daemon.config import InboxSettings
+from daemon.intake.inbox import Inbox
+from daemon.telemetry.metrics import Metrics
+folder, metrics = Path(sys.argv[1]), Metrics()
+inbox = Inbox(folder / "inbox", folder / "work", InboxSettings(rescan_seconds=0.1), metrics, lambda: None)
+print([drop.name for drop in inbox.take(10)])
+print(metrics.registry.get_sample_value("digitd_intake_errors_total", {"cause": "immovable"}))
+taken, until = [], time.monotonic() + 60
+while len(taken) < 6 and time.monotonic() < until:
+    taken += [drop.name for drop in inbox.take(10)]
+print(sorted(taken))
+inbox.close()
+"""
+
+
+@needs_root
+def test_a_folder_that_keeps_the_daemon_out_is_tried_as_one(inbox: Path) -> None:
+    """Not each of perhaps 120,000 files in it; they are taken when it is opened, and others are meanwhile."""
+    (inbox.parent / "work").mkdir()
+    os.chown(inbox.parent / "work", DAEMON, DAEMON)
+    folder = drop_folder(inbox, "batch", 0o755).parent
+    for number in range(5):
+        (folder / f"{number}.png").touch()
+    (inbox / "beside.png").touch()
+    with ThreadPoolExecutor(1) as person:
+        person.submit(lambda: (wait_until((inbox.parent / "work" / "beside.png").exists, "the other"), folder.chmod(0o777)))
+        done = as_daemon(sys.executable, "-P", "-c", KEPT_OUT, str(inbox.parent), capable=False)
+    assert ["['beside.png']", "1.0", str([f"batch/{name}.png" for name in (*range(5), "a")])] == done.stdout.splitlines()
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
