@@ -45,15 +45,44 @@ class Line(NamedTuple):
     inward: int
 
 
-def find_framed(page: Components, chosen: list[Component]) -> tuple[Components, list[Component], Doubt | None, bool] | None:
-    """Find the digit within a frame, or above a line.
+class Frame(NamedTuple):
+    """Lines around a digit or below it.
+
+    Attributes:
+        lines: and whether each is upright.
+        mask: (height, width) uint8, 1 where they are, but for where a stroke crosses them.
+        left, top, height: of all ink, in pixels.
+
+    """
+
+    lines: list[tuple[Line, bool]]
+    mask: np.ndarray
+    left: int
+    top: int
+    height: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether three sides are seen, which no digit has."""
+        return len(self.lines) > 2
+
+    def holds(self, digit: list[Component]) -> bool:
+        """Whether these components may be a digit in it; else the lines may be strokes of one."""
+        least = LEAST_DIGIT_SHARE[len(self.lines) == 4] * self.height
+        if not digit or max(one.bottom for one in digit) - min(one.top for one in digit) < least:
+            return False
+        if self.is_whole:
+            return True
+        if not all(_goes_beyond(line, digit, upright, (self.left, self.top)) for line, upright in self.lines):
+            return False
+        return len(self.lines) == 2 or len(self.lines[0][0].columns) >= LEAST_LINE_SHARE * max(one.height for one in digit)
+
+
+def find_frame(page: Components, chosen: list[Component]) -> Frame | None:
+    """Find a frame, part of one, or a line below everything; None where there is none.
 
     Args:
         page, chosen: the components of a picture's ink, and those that may be a digit in a frame; none for all.
-
-    Returns:
-        The components without the frame's lines, which of them are the digit, and what speaks against there being one, and
-        whether three sides of the frame are seen, which no digit has; None where there is no frame.
 
     """
     chosen = chosen or page.pick(page.table[:, 2:4].max(axis=1) >= LEAST_SIZE)
@@ -61,25 +90,38 @@ def find_framed(page: Components, chosen: list[Component]) -> tuple[Components, 
         return None
     top, bottom = min(one.top for one in chosen), max(one.bottom for one in chosen)
     left, right = min(one.left for one in chosen), max(one.right for one in chosen)
-    lines = _find_lines(Components(page.labels[top:bottom, left:right], page.table).mask(chosen))
+    within = Components(page.labels[top:bottom, left:right], page.table).mask(chosen)
+    lines = _find_lines(within)
     if not lines:
         return None
-    sheet = page.mask(chosen) * np.uint8(255)
-    inside = sheet[top:bottom, left:right]
+    erased = within.copy()
     for line, upright in lines:
-        _erase(inside.T if upright else inside, line)
-    components = find_components(sheet)
+        _erase(erased.T if upright else erased, line)
+    mask = np.zeros(page.labels.shape, np.uint8)
+    mask[top:bottom, left:right] = within - erased
+    return Frame(lines, mask, left, top, bottom - top)
+
+
+def find_framed(
+    page: Components, chosen: list[Component], frame: Frame
+) -> tuple[Components, list[Component], Doubt | None] | None:
+    """Find the digit within a frame, or above a line.
+
+    Args:
+        page, chosen: as `find_frame` had them.
+        frame: what it found.
+
+    Returns:
+        The components without the frame's lines, which of them are the digit, and what speaks against there being one; None
+        where there is no digit.
+
+    """
+    chosen = chosen or page.pick(page.table[:, 2:4].max(axis=1) >= LEAST_SIZE)
+    components = find_components((page.mask(chosen) - frame.mask) * np.uint8(255))
     if components is None:
         return None
     digit, doubt = choose_digit(components)
-    least = LEAST_DIGIT_SHARE[len(lines) == 4] * (bottom - top)
-    if not digit or max(one.bottom for one in digit) - min(one.top for one in digit) < least:
-        return None
-    if len(lines) < 3 and not all(_goes_beyond(line, digit, upright, (left, top)) for line, upright in lines):
-        return None
-    if len(lines) == 1 and len(lines[0][0].columns) < LEAST_LINE_SHARE * max(one.height for one in digit):
-        return None
-    return components, digit, doubt, len(lines) > 2
+    return (components, digit, doubt) if frame.holds(digit) else None
 
 
 def _find_lines(mask: np.ndarray) -> list[tuple[Line, bool]]:

@@ -24,7 +24,7 @@ from daemon.reading.components import (
     tell_several,
 )
 from daemon.reading.drawing import draw
-from daemon.reading.frames import find_framed
+from daemon.reading.frames import Frame, find_frame, find_framed
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading, centre, fit
 from daemon.reading.rules import erase_rules
 from daemon.reading.shadows import DARKEST_PAPER, lift_shadows
@@ -42,6 +42,8 @@ LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whate
 WEAK_SHARE = 0.4  # of the threshold; in a digit cut out of a page, ink above this that is joined to other ink is ink too
 
 PALE_SHARE = 0.7  # of the threshold; where that of what a frame holds is higher, print and ink are equally dark
+BLUR_SHARE = 0.5  # of the threshold of what lines hold; what is darker beside a line is its blurred edge
+BEYOND_SHARE = 0.15  # of a frame's longer side; strokes that cross it go on for so much
 SLIVERS_SHARE = 0.5  # of the digit's ink; what lies along a border and has more is no part of a neighbour
 JOINED_TIMES = 1.05  # the ink of the digit chosen without; where bridging gaps adds less, nothing was broken
 
@@ -95,45 +97,84 @@ def _read_ink(ink: np.ndarray, threshold: float, level: float, contrast: float, 
     """Read ink of which this is what `_find_threshold` gives."""
     if contrast < (FAINT_CONTRAST if share < FAINT_SHARE else BLANK_CONTRAST):
         raise Blank(contrast)
-    components = find_components(erase_rules(cv2.threshold(ink, threshold, 255, cv2.THRESH_BINARY)[1]))
+    mask = cv2.threshold(ink, threshold, 255, cv2.THRESH_BINARY)[1]
+    ruled = erase_rules(mask)
+    components = find_components(ruled)
     if components is None:
         return [Reading(centre(fit(ink)), "not_a_digit")]
     chosen, doubt = choose_digit(components)
     readings = [Reading(draw(ink, level, components, chosen), doubt)] if chosen else []
-    if framed := find_framed(components, chosen):
-        inner, digit, inner_doubt, is_frame = framed
-        pale = _read_pale(ink, threshold, components, inner) if is_frame else None
-        within = pale or Reading(draw(ink, level, inner, digit), inner_doubt)
-        return [within, *readings] if is_frame or not readings else [*readings, within]
+    frame = find_frame(components, chosen)
+    pale = _read_pale(ink, threshold, cv2.subtract(mask, ruled), frame)
+    if frame and (framed := _read_framed(ink, level, components, chosen, frame, readings, pale)):
+        return framed
     if doubt is None and (crop := _read_crop(ink, level, threshold, components, chosen)):
         reading, likelier = crop
         if likelier:
-            return [reading, *readings]
+            return [reading, *readings, *pale]
         if readings:
             readings.append(reading)
-    if not readings:
+    if not (readings or pale):
         raise Blank(contrast)
+    if not readings:
+        return pale
     readings = _bridge_gaps(readings, ink, level, components, chosen)
     if digit := _leave_out_slivers(chosen, components.labels):
         readings.append(Reading(draw(ink, level, components, digit), doubt))
-    return readings
+    return [*readings, *pale]
 
 
-def _read_pale(ink: np.ndarray, threshold: float, page: Components, inner: Components) -> Reading | None:
-    """Read what a frame holds by a threshold of its own, where that is much lower: a pencil is paler than print."""
-    lines = ((page.labels > 0) & (inner.labels == 0)).view(np.uint8)
-    left, top, width, height = cv2.boundingRect(lines)
-    part = slice(top, top + height), slice(left, left + width)
-    around = cv2.dilate(lines[part], np.ones((2 * SOFT + 1, 2 * SOFT + 1), np.uint8))
-    held = cv2.multiply(ink[part], 1 - around)
-    own, level, contrast, _ = _find_threshold(held)
+def _read_framed(
+    ink: np.ndarray,
+    level: float,
+    page: Components,
+    chosen: list[Component],
+    frame: Frame,
+    readings: list[Reading],
+    pale: list[Reading],
+) -> list[Reading]:
+    """Read what a frame holds, besides the `readings` of all; none where it holds nothing."""
+    found = find_framed(page, chosen, frame)
+    within = [Reading(draw(ink, level, *found[:2]), found[2])] if found else []
+    if frame.is_whole:
+        held = pale or within
+        return [*held, *readings] if held else []
+    return [*readings, *within, *pale] if within else []
+
+
+def _read_pale(ink: np.ndarray, threshold: float, rules: np.ndarray, frame: Frame | None) -> list[Reading]:
+    """Read what a form's lines hold by a threshold of its own, where that is much lower: a pencil is paler than print.
+
+    Args:
+        ink, threshold: as found.
+        rules: (height, width) uint8, 255 where rules were erased.
+        frame: of a form, if there is one.
+
+    """
+    lines = cv2.bitwise_or(rules, frame.mask * np.uint8(255)) if frame else rules
+    if not cv2.countNonZero(lines):
+        return []
+    if frame and frame.is_whole:
+        left, top, width, height = cv2.boundingRect(lines)
+        beyond = round(BEYOND_SHARE * max(width, height))
+        part = slice(max(0, top - beyond), top + height + beyond), slice(max(0, left - beyond), left + width + beyond)
+        ink, lines = ink[part], lines[part]
+    wider = [lines] + [cv2.dilate(lines, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) for reach in range(1, SOFT + 1)]
+    own, level, contrast, _ = _find_threshold(cv2.subtract(ink, wider[-1]))
     if own > PALE_SHARE * threshold or contrast < FAINT_CONTRAST:
-        return None
+        return []
+    for blurred in wider[1:]:  # a line is no wider than it is dark: what is taken off it hides strokes beside it
+        if np.median(ink[blurred > lines]) < BLUR_SHARE * own:
+            break
+        lines = blurred
+    held = cv2.inpaint(ink, lines, SOFT, cv2.INPAINT_TELEA)  # a stroke that crosses a line goes on
     components = find_components(cv2.threshold(held, own, 255, cv2.THRESH_BINARY)[1])
     if components is None:
-        return None
+        return []
     chosen, doubt = choose_digit(components)
-    return Reading(draw(held, level, components, chosen), doubt) if chosen else None
+    if not chosen or (frame and not frame.is_whole and not frame.holds(chosen)):
+        return []
+    return [Reading(draw(held, level, components, chosen), doubt)]
 
 
 def _leave_out_slivers(chosen: list[Component], labels: np.ndarray) -> list[Component]:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
-from daemon.reading.normalise import normalise
+from daemon.reading.mnist import Blank
+from daemon.reading.normalise import normalise, normalise_all
 from tests.reading.test_page import FIVE, SEVEN, ZERO, correlate, draw
 
 BOX = (20, 15, 118, 163)
@@ -60,6 +61,60 @@ def test_what_a_frame_holds_may_be_much_paler_than_it(strokes: list[tuple[float,
     ImageDraw.Draw(pencil).rectangle(BOX, outline=0, width=4)
     expected, reading = normalise(alone.astype(np.uint8))[0].pixels, normalise(np.asarray(pencil))[0]
     assert correlate(expected, reading.pixels) > 0.9
+
+
+def _pencil(picture: Image.Image) -> Image.Image:
+    """The same, a third as dark."""
+    return picture.point(lambda level: 250 - (250 - level) // 3)
+
+
+def _rule_beside(page: ImageDraw.ImageDraw) -> None:
+    page.line([(24, 0), (24, 180)], fill=0, width=3)
+
+
+def _three_sides(page: ImageDraw.ImageDraw) -> None:
+    page.line([(BOX[2], BOX[1]), BOX[:2], (BOX[0], BOX[3]), BOX[2:]], fill=0, width=5)
+
+
+def _thick_frame(page: ImageDraw.ImageDraw) -> None:
+    page.rectangle(BOX, outline=0, width=6)
+
+
+@pytest.mark.parametrize("strokes", [SEVEN, FIVE, ZERO], ids=["7", "5", "0"])
+@pytest.mark.parametrize("form", [_rule_beside, _three_sides, _thick_frame], ids=lambda form: form.__name__.strip("_"))
+def test_what_is_too_pale_to_be_seen_beside_print_is_read(
+    strokes: list[tuple[float, float]], form: Callable[[ImageDraw.ImageDraw], None]
+) -> None:
+    """Where all that is dark enough is a form's lines, what they hold is still a digit."""
+    alone = _pencil(draw(strokes, (140, 180), 40, 5))
+    printed = alone.copy()
+    form(ImageDraw.Draw(printed))
+    expected, readings = normalise(np.asarray(alone))[0].pixels, normalise(np.asarray(printed))
+    assert max(correlate(expected, reading.pixels) for reading in readings) > 0.9
+
+
+@pytest.mark.parametrize("blur", [0, 2])
+@pytest.mark.parametrize("strokes", [SEVEN, FIVE, ZERO], ids=["7", "5", "0"])
+def test_a_pale_stroke_that_crosses_a_frame_goes_on_beyond_it(strokes: list[tuple[float, float]], blur: int) -> None:
+    """A pencil's digit that begins above its frame is read whole, and no more of the frame, sharp or blurred."""
+    alone = _pencil(draw(strokes, (280, 360), 80, 9))
+    crossed = alone.copy()
+    ImageDraw.Draw(crossed).rectangle((50, 98, 230, 310), outline=0, width=5)
+    expected, reading = (
+        normalise(np.asarray(page.filter(ImageFilter.GaussianBlur(blur))))[0].pixels for page in (alone, crossed)
+    )
+    assert correlate(expected, reading) > 0.95
+
+
+@pytest.mark.parametrize(("form", "count"), [(_rule_beside, 0), (_thick_frame, 1)], ids=["rule", "frame"])
+def test_a_form_that_nobody_filled_in_holds_nothing(form: Callable[[ImageDraw.ImageDraw], None], count: int) -> None:
+    """Neither the blurred edges of print nor the grain of its paper are pale ink; a frame alone is read as it is."""
+    page = Image.new("L", (140, 180), 250)
+    form(ImageDraw.Draw(page))
+    grain = np.random.default_rng(1).normal(0, 2, (180, 140))
+    blurred = np.asarray(page.filter(ImageFilter.GaussianBlur(0.7)))
+    (readings,) = normalise_all([np.clip(blurred + grain, 0, 255).astype(np.uint8)])
+    assert count == (0 if isinstance(readings, Blank) else len(readings))
 
 
 def test_a_frame_may_be_askew() -> None:
