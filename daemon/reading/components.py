@@ -1,8 +1,7 @@
 """The connected components of a picture's ink: which of them are the digit, and whether there are several. No state.
 
 The numbers below were fitted on the drawn pages of `benchmarks/devset.py` (22 kinds of paper, blank pages, noise, textures,
-several digits) and looked at on the scans of 13 writers, TABLE_TIMES chosen on those of the three judges, put on tables by a
-program. A share is of what its comment names.
+several digits) and looked at on the scans of 13 writers. A share is of what its comment names.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ SLENDER_SHARE = 0.12  # of its length; what is narrower is a line
 SPANNING_SHARE = 0.95  # of the picture's side; what is longer runs from border to border
 EDGE_SHARE = 0.12  # of the picture's side: the strip along its border
 INSIDE_SHARE = 0.3  # of its area; what has less of it outside that strip lies along the edge
-# Of the picture's side: what lies along the edge and is longer is a table. So is, round a corner that it covers, what is
-# longer along both sides together, if it is far larger than the digit: what is not may be a bold one's piece, or a texture.
-TABLE_SHARE, TABLE_TIMES = 0.8, 2
+TABLE_SHARE = 0.8  # of the picture's side; what lies along the edge and is longer is a table
 
 # What lies beside the main component; each is a share of that one's size, height or area.
 NEAR_SHARE = 0.12  # of its size; what is no further from it, or from what belongs to it, belongs to it
@@ -127,8 +124,8 @@ def choose_digit(components: Components) -> tuple[list[Component], Doubt | None]
         one for one in inner if one.height >= DIGIT_HEIGHT_SHARE * main.height and one.area >= DIGIT_AREA_SHARE * main.area
     ]
     apart = [one for one in rivals if _is_apart(one, main)]
-    able = [one for one in others if weighty[one.label] and _may_belong(one, main, components.labels, one.label in at_edge)]
-    chosen = _join(main, able)
+    able = [one for one in others if weighty[one.label] and _may_belong(one, components.labels, one.label in at_edge)]
+    chosen = _join(main, able, components.labels)
     if apart or len(rivals) > 1:
         return list(dict.fromkeys(chosen + apart)), "several_digits"
     pieces = sum(one.size >= PIECE_SHARE * main.size for one in inner)
@@ -151,13 +148,9 @@ def _weight(one: Component, shape: tuple[int, int]) -> float:
     return LINE_WEIGHT if spans or slender else BORDER_WEIGHT
 
 
-def _may_belong(one: Component, main: Component, labels: np.ndarray, at_edge: bool) -> bool:
-    if at_edge:
-        down, across = one.height / labels.shape[0], one.width / labels.shape[1]
-        larger = one.width + one.height > TABLE_TIMES * (main.width + main.height)
-        corner = one.label in labels[[0, 0, -1, -1], [0, -1, 0, -1]]
-        if max(down, across) > TABLE_SHARE or (down + across > TABLE_SHARE and larger and corner):
-            return False
+def _may_belong(one: Component, labels: np.ndarray, at_edge: bool) -> bool:
+    if at_edge and max(one.height / labels.shape[0], one.width / labels.shape[1]) > TABLE_SHARE:
+        return False
     return _weight(one, labels.shape) > LINE_WEIGHT
 
 
@@ -167,22 +160,34 @@ def _is_apart(one: Component, main: Component) -> bool:
     return (across > GAP_BESIDE_SHARE * main.height and down < 0) or (down > GAP_ABOVE_SHARE * main.height and across < 0)
 
 
-def _join(main: Component, able: list[Component]) -> list[Component]:
+def _join(main: Component, able: list[Component], labels: np.ndarray) -> list[Component]:
     """The main component, and those that lie near it or, in turn, near such a one."""
     if not able:
         return [main]
     ones = [main, *able]
-    boxes = np.array([one[1:5] for one in ones])
+    numbers, boxes = np.array([one.label for one in ones]), np.array([one[1:5] for one in ones])
     begins, ends = boxes[:, :2], boxes[:, 2:]
+    at_border = np.array([one.borders(labels.shape) for one in ones])
+    reach = NEAR_SHARE * main.size
     joined, left = [0], np.arange(1, len(ones))
     for here in joined:  # grows meanwhile
         gaps = np.maximum(begins[left] - ends[here], begins[here] - ends[left])
-        near = gaps.max(axis=1) <= NEAR_SHARE * main.size
+        near = gaps.max(axis=1) <= reach
+        if (near & at_border[left]).any():  # what reaches a border may have a box that is near, and no ink
+            near &= ~at_border[left] | _have_ink_near(boxes[here], int(reach), labels)[numbers[left]]
         joined += left[near].tolist()
         left = left[~near]
         if not len(left):
             break
     return [ones[number] for number in joined]
+
+
+def _have_ink_near(box: np.ndarray, reach: int, labels: np.ndarray) -> np.ndarray:
+    """Which components, by label, have ink so near to a box: bool."""
+    (left, top), (right, bottom) = np.maximum(box[:2] - reach, 0), box[2:] + reach
+    have = np.zeros(labels.max() + 1, bool)
+    have[labels[top:bottom, left:right]] = True
+    return have
 
 
 def lies_along_the_edge(one: Component, labels: np.ndarray) -> bool:

@@ -197,3 +197,12 @@ def test_pieces_are_joined_in_turn_however_many_there_are(monkeypatch: pytest.Mo
     chosen, _ = choose_digit(components)
     assert 1 + 37 * 37 == len(chosen)
     assert 3 * len(chosen) > len(compared)
+
+
+@pytest.mark.parametrize("strokes", [SEVEN, FIVE, ZERO], ids=["7", "5", "0"])
+def test_a_table_round_a_corner_is_no_part_of_a_digit_that_it_comes_nowhere_near(strokes: list[tuple[float, float]]) -> None:
+    """However large the digit is, and though what is seen of the table reaches round it."""
+    page = draw(strokes, (240, 300), 60, 12)
+    plain = normalise(np.asarray(page))[0].pixels
+    ImageDraw.Draw(page).polygon([(0, 140), (14, 285), (150, 300), (0, 300)], fill=60)
+    assert max(overlap(plain, reading.pixels) for reading in normalise(np.asarray(page))) > 0.8
