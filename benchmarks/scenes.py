@@ -1,11 +1,11 @@
-"""The scans of `benchmarks.hands` as mishaps deliver them: by pens that fail, cut badly, under a hand, on a table."""
+"""The scans of `benchmarks.hands` as mishaps and screens deliver them: cut badly, under a hand, drawn on a tablet, ..."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from benchmarks.devset import Case, Mnist, Sets, png
 from benchmarks.hands import cases, cut, jpeg
@@ -96,6 +96,42 @@ def on_a_table(_: Mnist) -> Iterator[Case]:
     yield from cases("table", photograph)
 
 
+def on_a_tablet(_: Mnist) -> Iterator[Case]:
+    """Drawn on a tablet's canvas of 1200x900, by a brush of one colour: its strokes are flat, smooth and mostly wider."""
+
+    def paint(picture: np.ndarray, random: np.random.Generator) -> bytes:
+        tall, middle = random.uniform(60, 180), random.uniform(0.4, 0.6, 2)
+        ink = Image.fromarray(_clip(255 * _lay(picture, (300, 225), tall, (middle[0], middle[1]))))
+        ink = ink.filter(ImageFilter.MaxFilter(1 + 2 * int(random.integers(0, 3))))
+        smooth = ink.resize((1200, 900), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(tall / 20))
+        covered = np.clip((np.asarray(smooth, np.float32) - 70) / 25, 0, 1)[..., None]
+        dark = [(0, 0, 0), (20, 60, 200), (200, 30, 30), (30, 140, 60), (120, 40, 160)][int(random.integers(5))]
+        canvas, brush = ((25, 25, 30), (240, 240, 240)) if random.random() < 0.2 else ((255, 255, 255), dark)
+        return png(_clip(covered * brush + (1 - covered) * canvas))
+
+    yield from cases("tablet", paint)
+
+
+def over_a_box(_: Mnist) -> Iterator[Case]:
+    """In a box of a form that is too small on one side or two, so that the digit touches or crosses its lines."""
+
+    def fill_in(picture: np.ndarray, random: np.random.Generator) -> bytes:
+        paper, digit = int(np.median(picture)), cut(picture)
+        pen, room = int(random.integers(1, 4)), int(random.integers(6, 18))
+        gaps = (random.uniform(0.05, 0.3, 4) * max(digit.shape)).astype(int)  # above, below, left, right
+        for side in random.permutation(4)[: int(random.integers(1, 3))]:
+            gaps[side] = -int(random.uniform(0, 0.12) * max(digit.shape))
+        margins = np.maximum(gaps, 0) + pen + room
+        sheet = Image.fromarray(np.pad(digit, (margins[:2], margins[2:]), constant_values=paper))
+        top, bottom, left, right = margins - gaps - pen
+        form = Image.new("L", sheet.size, 255)
+        box = (left, top, sheet.width - 1 - right, sheet.height - 1 - bottom)
+        ImageDraw.Draw(form).rectangle(tuple(map(int, box)), outline=int(random.uniform(0, 0.6) * paper), width=pen)
+        return jpeg(ImageChops.darker(sheet, form), random)
+
+    yield from cases("over", fill_in)
+
+
 def _lay(picture: np.ndarray, size: tuple[int, int], tall: float, middle: tuple[float, float]) -> np.ndarray:
     """Lay a scan's ink onto a page: (height, width) float32, 0 to 1.
 
@@ -136,4 +172,11 @@ def _clip(values: np.ndarray) -> np.ndarray:
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-SETS: Sets = {"broken": broken, "slivers": slivers, "hand": under_a_hand, "table": on_a_table}
+SETS: Sets = {
+    "broken": broken,
+    "slivers": slivers,
+    "hand": under_a_hand,
+    "table": on_a_table,
+    "tablet": on_a_tablet,
+    "over a box": over_a_box,
+}
