@@ -24,6 +24,7 @@ SLENDER_SHARE = 0.12  # of its length; what is narrower is a line
 SPANNING_SHARE = 0.95  # of the picture's side; what is longer runs from border to border
 EDGE_SHARE = 0.12  # of the picture's side: the strip along its border
 INSIDE_SHARE = 0.3  # of its area; what has less of it outside that strip lies along the edge
+SHEET_SIDE = 128  # pixels; what is smaller was cut out around its digit, and shows no table
 TABLE_SHARE = 0.8  # of the picture's side; what lies along the edge and is longer is a table
 
 # What lies beside the main component; each is a share of that one's size, height or area.
@@ -167,14 +168,14 @@ def _join(main: Component, able: list[Component], labels: np.ndarray) -> list[Co
     ones = [main, *able]
     numbers, boxes = np.array([one.label for one in ones]), np.array([one[1:5] for one in ones])
     begins, ends = boxes[:, :2], boxes[:, 2:]
-    at_border = np.array([one.borders(labels.shape) for one in ones])
+    may_be_tables = np.array([max(labels.shape) >= SHEET_SIDE and one.borders(labels.shape) > 0 for one in ones])
     reach = NEAR_SHARE * main.size
     joined, left = [0], np.arange(1, len(ones))
     for here in joined:  # grows meanwhile
         gaps = np.maximum(begins[left] - ends[here], begins[here] - ends[left])
         near = gaps.max(axis=1) <= reach
-        if (near & at_border[left]).any():  # what reaches a border may have a box that is near, and no ink
-            near &= ~at_border[left] | _have_ink_near(boxes[here], int(reach), labels)[numbers[left]]
+        if (near & may_be_tables[left]).any():  # a table round a corner has a box that is near, and no ink
+            near &= ~may_be_tables[left] | _have_ink_near(boxes[here], int(reach), labels)[numbers[left]]
         joined += left[near].tolist()
         left = left[~near]
         if not len(left):
