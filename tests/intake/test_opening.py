@@ -195,6 +195,35 @@ def test_a_folder_that_keeps_the_daemon_out_is_tried_as_one(inbox: Path) -> None
     assert ["['beside.png']", "1.0", str([f"batch/{name}.png" for name in (*range(5), "a")])] == done.stdout.splitlines()
 
 
+SWAPPED = """
+import os, sys
+from pathlib import Path
+from daemon.config import InboxSettings
+from daemon.intake.inbox import Inbox
+from daemon.telemetry.metrics import Metrics
+folder = Path(sys.argv[1])
+inbox = Inbox(folder / "inbox", folder / "work", InboxSettings(rescan_seconds=3600), Metrics(), lambda: None)
+print([drop.name for drop in inbox.take(1)])
+name = folder / "inbox/batch/b.png"
+name.unlink()
+name.mkdir(mode=0o555)
+print([drop.name for drop in inbox.take(10)])
+inbox.close()
+"""
+
+
+@needs_root
+def test_a_folder_in_a_files_place_that_cannot_be_moved_shuts_none_for_others(inbox: Path) -> None:
+    """Moving a folder takes the right to write to it, too: that it lacks is nothing that its parent does."""
+    (inbox.parent / "work").mkdir()
+    os.chown(inbox.parent / "work", DAEMON, DAEMON)
+    folder = drop_folder(inbox, "batch", 0o777).parent
+    for name in "bcd":
+        (folder / f"{name}.png").touch()
+    done = as_daemon(sys.executable, "-P", "-c", SWAPPED, str(inbox.parent), capable=False)
+    assert ["['batch/a.png']", "['batch/c.png', 'batch/d.png']"] == done.stdout.splitlines(), done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
 def test_a_name_forges_no_line_of_the_journal(inbox: Path) -> None:
     """Whoever may write into the inbox may call a folder as he likes, with line feeds and priorities in it."""
