@@ -44,7 +44,7 @@ class Watch:
         """See to it that the folder now at this path, which has this device and inode, is the one being watched.
 
         Returns:
-            Whether it was all the time, so that no event was missed.
+            Whether it was all the time, or could not be, so that no event was missed.
 
         """
         if self._observer and self._watched == identity and all(e.is_alive() for e in self._observer.emitters):
@@ -62,7 +62,9 @@ class Watch:
             if not self._blind:
                 self._metrics.intake_errors.labels("watch").inc()
                 log.warning("cannot watch %s: %s; it is looked through from time to time instead", self._folder, error)
-            self._blind = True
+            was_blind, self._blind = self._blind and self._watched == identity, True
+            self._watched = identity
+            return was_blind
         return False
 
     def stop(self) -> None:

@@ -24,7 +24,7 @@ from daemon.intake import complaints, inbox, sweeping, waiting, watch
 from daemon.intake.claiming import paths_below
 from daemon.intake.inbox import Inbox
 from daemon.intake.sweeping import AS_A_FOLDER, Sweeps
-from daemon.intake.watch import WakingEmitter, WakingWatch
+from daemon.intake.watch import WakingEmitter, WakingWatch, Watch
 from daemon.telemetry.metrics import Metrics
 from tests.conftest import REPOSITORY, files_below, leased, peak_of, wait_until
 
@@ -175,6 +175,24 @@ def test_many_folders_are_looked_into_bit_by_bit(tmp_path: Path, monkeypatch: py
             sweeps.list(set(), HOUR)
             assert len(looked_into) <= before + 3
     assert ["", *map(str, range(10))] == sorted(looked_into)
+
+
+def test_many_folders_are_looked_into_though_none_can_be_watched(
+    enter: Callable[..., Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep goes on from where it was: nobody knows of more to be looked for than before."""
+    monkeypatch.setattr(sweeping, "MOST_LISTED", 3 * AS_A_FOLDER)
+
+    def refuse(_self: Watch) -> None:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    monkeypatch.setattr(Watch, "_start", refuse)
+    room = enter()
+    names = {room.put(f"{number}/a.png").relative_to(room.inbox).as_posix() for number in range(10)}
+    found = set()
+    for _ in range(100):
+        found |= {drop.name for drop in room.taker.take(100)}
+    assert names == found
 
 
 def test_a_call_comes_back_however_fast_events_come(enter: Callable[..., Room], monkeypatch: pytest.MonkeyPatch) -> None:
