@@ -122,24 +122,30 @@ def take_over(work: Folder, inbox: Folder) -> None:
     except FileNotFoundError:
         return
     with claims:
-        left = list(paths_below(claims, EVERYWHERE))
-        for name in left:
-            drop = name.partition("/")[2]  # below the folder of its task
-            if drop and not drop.endswith("/") and not _move_into(work, claims, name, drop):
-                _move_into(inbox, claims, name, drop)
-        for name in list(strays(claims)):
-            if drop := name.partition("/")[2]:
-                _move_into(inbox, claims, name, drop)
-        remove_empty(claims, left)
+        tasks = [name for name in paths_below(claims, "") if name.endswith("/")]
+        for task in tasks:
+            with Folder(f"{claims.path}/{task}", own=True) as folder:  # as deep as what it was claimed from
+                _take_over_task(work, inbox, folder)
+        remove_empty(claims, tasks)
 
 
-def _move_into(target: Folder, claims: Folder, name: str, drop: str) -> bool:
+def _take_over_task(work: Folder, inbox: Folder, claims: Folder) -> None:
+    left = list(paths_below(claims, EVERYWHERE))
+    for name in left:
+        if not name.endswith("/") and not _move_into(work, claims, name):
+            _move_into(inbox, claims, name)
+    for name in list(strays(claims)):
+        _move_into(inbox, claims, name)
+    remove_empty(claims, left)
+
+
+def _move_into(target: Folder, claims: Folder, name: str) -> bool:
     try:
-        if rename_to_free_name(claims, name, target, drop):
+        if rename_to_free_name(claims, name, target, name):
             return True
-        if target.holds(drop):
+        if target.holds(name):
             return False
-        rename(claims, name, target, drop)  # there is no folder for it yet, or the file system cannot tell
+        rename(claims, name, target, name)  # there is no folder for it yet, or the file system cannot tell
     except OSError as error:
         if fault := machine_fault(error, Path(claims.path), Path(target.path)):
             raise fault from error

@@ -45,6 +45,18 @@ def test_what_is_not_listed_is_not_claimed_by_its_name_either(tmp_path: Path, fo
     assert set() == files_below(tmp_path / "work")
 
 
+@pytest.mark.parametrize("folder", [f"{'a/' * MOST_LEVELS}", f"{'a' * 250}/" * 4 + f"{'a' * 19}/"])
+def test_what_a_killed_stream_claimed_is_found_however_deep(tmp_path: Path, folder: str) -> None:
+    """Its task's folder is no part of the path: what may be claimed may be taken over."""
+    (tmp_path / "inbox" / folder).mkdir(parents=True)
+    (tmp_path / "inbox" / folder / "a.png").touch()
+    with Folder(tmp_path / "inbox") as inbox, Folder(tmp_path / "work", make=True, own=True) as work:
+        with Folder(tmp_path / "work/.stream/b1-0", make=True, own=True) as task:
+            claim(inbox, task, f"{folder}a.png")
+        take_over(work, inbox)
+    assert {f"{folder}a.png"} == files_below(tmp_path / "work")
+
+
 @needs_root
 def test_a_folder_that_a_killed_stream_had_claimed_is_given_back(tmp_path: Path) -> None:
     """Somebody had exchanged it for a file; what he had in it is found in the inbox."""
