@@ -16,6 +16,7 @@ from daemon.config import STREAM, Settings
 from daemon.files import printable
 from daemon.folders import Folder
 from daemon.intake.claiming import EVERYWHERE, MOST_SWEEPING, entries_below, ignoring
+from daemon.intake.waiting import PAUSE_EACH
 from daemon.systemd import Opener
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class Sweep:
             if not self._is_due(name, inode, now):
                 continue
             if given.get(name) == inode and (name, inode) not in self._held:
-                self._held[name, inode] = now + self._settings.inbox.rescan_seconds
+                self._held[name, inode] = now + max(self._settings.inbox.rescan_seconds, PAUSE_EACH * len(self._held))
                 continue
             self._held.pop((name, inode), None)
             found[name] = inode

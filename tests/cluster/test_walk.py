@@ -118,6 +118,18 @@ def test_a_name_dropped_again_is_a_drop(room: Room) -> None:
     assert ("a.png",) == room.next()[0].names
 
 
+def test_many_files_that_cannot_be_taken_hold_up_no_others(root: Path) -> None:
+    """However many batches it takes to try them all, at 1 ms each, the first are not tried again before the last."""
+    room = Room(root, STREAM__BATCH_FILES=10, INBOX__RESCAN_SECONDS=0.02)
+    names = {f"{number}.png" for number in range(100)}
+    for name in names:
+        room.put(name)
+    tried: set[str] = set()
+    for _ in range(50):
+        tried |= {name for task in room.next(seconds=0.01) for name in task.names}
+    assert names == tried
+
+
 def test_leftovers_come_first_and_alone(room: Room) -> None:
     """What dead drivers and a daemon left is a batch of its own, before anything new."""
     for name in ("work/.stream/b7-0/a.png", "work/.stream/b8-1/b/c.png", "work/d.png"):
