@@ -162,6 +162,14 @@ class Folder:
             return False
         return True
 
+    def is_shut(self, name: str) -> bool:
+        """Whether the folder that has this name in it may not be entered, or not be written to."""
+        try:
+            _, folder = self.at(name)
+        except OSError:
+            return True
+        return not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True)
+
     def open(self, name: str, flags: int) -> int:
         """A descriptor of what has this name, unless it is a link (ELOOP)."""
         last, parent = self.at(name)

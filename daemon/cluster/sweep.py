@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import stat
 from dataclasses import dataclass
 from functools import partial
 
@@ -116,6 +117,8 @@ class Sweep:
                 continue
             if given.get(name) == inode and (name, inode) not in self._held:
                 self._held[name, inode] = now + max(self._settings.inbox.rescan_seconds, PAUSE_EACH * len(self._held))
+                if self._keeps_us_out(name):
+                    self._opener.ask(now)
                 continue
             self._held.pop((name, inode), None)
             found[name] = inode
@@ -128,6 +131,14 @@ class Sweep:
             Task(f"{STREAM}/b{number}-{start // size}", tuple(names[start : start + size]))
             for start in range(0, len(names), size)
         ]
+
+    def _keeps_us_out(self, name: str) -> bool:
+        """Whether a file could not be taken because of its folder, as one of mode 0755, or with the sticky bit."""
+        folder, slash, _ = name.rpartition("/")
+        try:
+            return bool(slash) and (self._inbox.is_shut(name) or bool(self._inbox.status(folder).st_mode & stat.S_ISVTX))
+        except OSError:
+            return False  # it has gone
 
     def _is_due(self, name: str, inode: int, now: float) -> bool:
         return now >= self._held.get((name, inode), now)

@@ -12,7 +12,6 @@ than its user has, so whoever links a file that is not his own gains nothing by 
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import time
 from collections import OrderedDict, deque
@@ -298,18 +297,10 @@ class Inbox:
         """Leave what cannot be moved alone for a while, and all that is in its folder where that keeps the daemon out."""
         folder, slash, _ = name.rpartition("/")
         text = "cannot be moved to work/: {}; it stays in the inbox"
-        if error.errno == errno.EACCES and slash and self._is_shut(name):  # else it is about what has this name alone
+        if error.errno == errno.EACCES and slash and self._inbox.is_shut(name):  # else it is about what has this name alone
             name, text = folder + slash, "its files cannot be moved to work/: {}; they stay in the inbox"
         self._try_again(name, self._settings.rescan_seconds)
         self._complaints.kept_out(name, error, text)
-
-    def _is_shut(self, name: str) -> bool:
-        """Whether the folder that a name is in may not be entered, or not be written to."""
-        try:
-            _, folder = self._inbox.at(name)
-        except OSError:
-            return True
-        return not os.access(".", os.W_OK | os.X_OK, dir_fd=folder)
 
     def _try_again(self, name: str, seconds: float, being_written: bool = False) -> None:
         self._waiting.add(name, time.monotonic(), seconds, being_written)

@@ -20,10 +20,11 @@ from daemon.cluster.walk import Stuck, Walker
 from daemon.config import load_settings
 from daemon.models.registry import Registry, RegistryError
 from daemon.models.version import ModelIdentity
+from daemon.systemd import CLOSED
 from daemon.telemetry.metrics import Metrics
 from daemon.telemetry.readiness import Readiness
 from daemon.telemetry.tally import Summed
-from tests.conftest import LONG_AGO, REPOSITORY, Digits, files_below, make_root
+from tests.conftest import LONG_AGO, REPOSITORY, Digits, as_ordinary_user, files_below, make_root
 
 V0001 = Registry(REPOSITORY / "models").version("v0001").identity
 
@@ -128,6 +129,25 @@ def test_many_files_that_cannot_be_taken_hold_up_no_others(root: Path) -> None:
     for _ in range(50):
         tried |= {name for task in room.next(seconds=0.01) for name in task.names}
     assert names == tried
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user's")
+def test_a_folder_that_files_cannot_be_taken_from_is_opened(open_path: Path, mode: int) -> None:
+    """It may be listed, so that only the tasks' claims meet what keeps them out: the driver asks in their place."""
+    root = make_root(open_path / "root")
+    bell = root / CLOSED
+    bell.touch()
+    room = Room(root)
+    room.put("batch/a.png").parent.chmod(mode)
+    for path in (root, root / "inbox", bell):
+        os.chown(path, 65534, 65534)
+    os.utime(bell, (LONG_AGO, LONG_AGO))
+    with as_ordinary_user():
+        assert [("batch/a.png",)] == [task.names for task in room.next()]
+        assert LONG_AGO == bell.stat().st_mtime
+        assert [] == room.next()
+        assert LONG_AGO != bell.stat().st_mtime
 
 
 def test_leftovers_come_first_and_alone(room: Room) -> None:
