@@ -23,7 +23,7 @@ MOST_LEVELS = 100  # of folders in each other that are looked into: each keeps t
 MOST_HELD = 16  # sub-folders that stay open at once
 
 _OPENAT2 = 437  # its number on every architecture
-_RESOLVE = 0x08 | 0x04  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+_RESOLVE, _NO_MOUNTS = 0x08 | 0x04, 0x01  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS; RESOLVE_NO_XDEV
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,14 +36,16 @@ class Folder:
         make: whether to make it where it is missing.
         own: whether sub-folders that do not belong to its owner, or to this process, are entered no more than links are, and
             those that others may write to are closed to them before.
+        mounts: whether what is mounted on sub-folders is entered; where the kernel lacks openat2(2), it always is.
 
     Raises:
         OSError: it cannot be opened.
 
     """
 
-    def __init__(self, path: str | os.PathLike[str], make: bool = False, own: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], make: bool = False, own: bool = False, mounts: bool = True) -> None:
         self.path, self._make, self._own = os.fspath(path), make, own
+        self._resolve = _RESOLVE if mounts else _RESOLVE | _NO_MOUNTS
         self.identity = (-1, -1)  # device and inode
         self._top, self._owners = -1, {os.geteuid()}
         self._held: dict[str, int] = {}  # sub-folders; the one used last comes last
@@ -135,7 +137,8 @@ class Folder:
         return self._open_beneath(name, flags)
 
     def _open_beneath(self, name: str, flags: int) -> int:
-        return open_beneath(self._top, name or ".", flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        flags |= os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return open_beneath(self._top, name or ".", flags, self._resolve)
 
     def _open_own(self, name: str, flags: int) -> int:
         descriptor = self._open_beneath(name, flags)
@@ -295,20 +298,21 @@ def try_renames(folder: str | os.PathLike[str], other: str | os.PathLike[str]) -
                     place.rmdir(name)
 
 
-def open_beneath(folder: int, name: str, flags: int) -> int:
+def open_beneath(folder: int, name: str, flags: int, resolve: int = _RESOLVE) -> int:
     """Open what has a name below a folder, none of whose components may be a link or "..".
 
     Args:
         folder: its descriptor.
         name: a path from there.
         flags: as of open(2); O_NOFOLLOW and O_CLOEXEC among them.
+        resolve: as of openat2(2).
 
     Raises:
         NotADirectoryError: a component is a link, or a file where a folder is needed.
         OSError: as of open(2).
 
     """
-    how = struct.pack("QQQ", flags, 0, _RESOLVE)  # struct open_how of openat2(2)
+    how = struct.pack("QQQ", flags, 0, resolve)  # struct open_how of openat2(2)
     descriptor: int = _libc.syscall(_OPENAT2, folder, os.fsencode(name), how, len(how))
     if descriptor >= 0:
         return descriptor

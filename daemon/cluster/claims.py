@@ -39,7 +39,7 @@ class Claims:
     """
 
     def __init__(self, inbox: Path, folder: Path, names: tuple[str, ...], metrics: Metrics, complained: set[str]) -> None:
-        self._inbox, self._work = Folder(inbox), Folder(folder, make=True, own=True)
+        self._inbox, self._work = Folder(inbox, mounts=False), Folder(folder, make=True, own=True)
         self._metrics, self._complained = metrics, complained
         for name in list(strays(self._work)):
             self._give_back(name)

@@ -52,7 +52,7 @@ class Sweep:
 
     def __init__(self, settings: Settings, slots: int) -> None:
         self._settings, self._slots = settings, slots
-        self._inbox, self._work = Folder(settings.folder("inbox")), Folder(settings.folder("work"), own=True)
+        self._inbox, self._work = Folder(settings.folder("inbox"), mounts=False), Folder(settings.folder("work"), own=True)
         self._ignored = ignoring(settings.inbox.ignore)
         self._opener = Opener(settings.root)
         self._given: dict[str, int] = {}  # what the last batch was to claim, and its inodes

@@ -71,7 +71,8 @@ class Inbox:
         wake: Callable[[], None],
         ask_to_open: Callable[[float], bool] = lambda _now: False,
     ) -> None:
-        self._inbox, self._work = Folder(inbox), Folder(work, make=True, own=True)
+        self._inbox = Folder(inbox, mounts=False)  # no rename leads out of one, and one whose server has gone fails
+        self._work = Folder(work, make=True, own=True)
         self._metrics, self._wake, self._complaints = metrics, wake, Complaints(metrics, ask_to_open)
         self._changed: set[str] = set()  # where to look
         self._told: dict[str, None] = {}  # names to look for, before all others

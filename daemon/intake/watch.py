@@ -116,7 +116,7 @@ class WakingWatch(InotifyWatchGroup):
         """
         begin = self._below(path).lstrip("/")
         try:
-            with Folder(os.fsdecode(self.path)) as top:
+            with Folder(os.fsdecode(self.path), mounts=False) as top:
                 self._watch(top, begin)
                 levels = [self._folders(top, begin)]  # not their names, for memory holds only so many
                 while levels and len(self._active_callbacks_by_watch) < MOST_WATCHED:
@@ -152,7 +152,7 @@ class WakingWatch(InotifyWatchGroup):
         if path in (None, self.path):
             return
         try:
-            with Folder(os.fsdecode(self.path)) as top:
+            with Folder(os.fsdecode(self.path), mounts=False) as top:
                 if self._watch(top, self._below(path)) == wd:
                     return  # it has another name now
         except OSError:

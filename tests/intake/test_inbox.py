@@ -581,6 +581,25 @@ def test_what_is_mounted_over_the_inbox_is_a_fault_until_it_is_gone(room: Room, 
     assert 0 == room.metric("digitd_intake_errors_total", cause="immovable")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_what_is_mounted_in_the_inbox_holds_nobody_up(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing could be taken from there, and when its server has gone a look at a name there fails as the machine does."""
+    (room.inbox / "sub").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", room.inbox / "sub"], check=True)
+    try:
+        for name in ("sub/a.png", "sub/b.png"):
+            (room.inbox / name).touch()
+        room.taker.look("sub", "b.png")
+        room.put("z.png")
+        assert {"z.png"} == room.take()
+        said = "sub/: cannot list this sub-folder: Invalid cross-device link; its files wait"
+        assert [said] == [text for text in caplog.messages if text.startswith("sub/") and "b.png" not in text]
+        assert not any("sub/a.png" in text for text in caplog.messages)
+    finally:
+        subprocess.run(["umount", "-l", room.inbox / "sub"], check=True)
+    assert set() == room.take()
+
+
 def test_a_missing_work_folder_is_a_fault_and_loses_nothing(room: Room) -> None:
     """work/ is made anew or the call raises; the drop is in one of the two folders."""
     room.put("a.png")
