@@ -16,7 +16,7 @@ from types import FrameType
 from daemon.answering.pipeline import Pipeline
 from daemon.answering.predicting import Predicting
 from daemon.answering.retirement import Folders, Retirement
-from daemon.answering.root import StartError
+from daemon.answering.root import StartError, stay_known
 from daemon.changes import in_force, tell_waiting
 from daemon.config import PRESENCE, ConfigError, Settings, load_settings
 from daemon.index.following import Following
@@ -111,8 +111,9 @@ class Service:
         except OSError as error:
             raise StartError(str(error.strerror or error)) from error
         self._thread("http", http.run)
-        place = settings.folder("work" if folders else "logs")
-        stack.callback(os.close, announce(place / PRESENCE, {"pid": os.getpid(), "address": http.address}))
+        places, facts = ["work", "logs"] if folders else ["logs"], {"pid": os.getpid(), "address": http.address}
+        stack.callback(os.close, announce(settings.folder(places[0]) / PRESENCE, facts))
+        self._loop(stack, "root", lambda: stay_known(settings, places, facts, stack), rest=HEARTBEAT_SECONDS)
         limit_threads(settings.inference.threads)
         registry = Registry(settings.folder("models"))
         vetting = Vetting(settings, self._stop, partial(ask_for_time, VETTING_SECONDS))

@@ -9,13 +9,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from daemon.answering.root import StartError, take_root
+from daemon.config import PRESENCE, load_settings
 from daemon.models.live import load
 from daemon.models.registry import Registry
+from daemon.telemetry.asking import read_status
 from tests.conftest import DEADLINE, LONG_AGO, REPOSITORY, Daemon, Digits, encode, files_below, wait_until
 
 RESULT_KEYS = {
@@ -373,6 +377,16 @@ def test_a_second_daemon_is_refused(daemon: Daemon) -> None:
     assert str(daemon.process.pid) in said
     assert "Traceback" not in said
     assert daemon.get("/readyz")[0] == 200
+
+
+def test_a_second_one_is_refused_though_work_was_removed(root: Path, start_daemon: StartDaemon) -> None:
+    """The daemon's lock goes with it, and what tells that it runs: it takes them anew."""
+    daemon = start_daemon().wait_ready()
+    shutil.rmtree(root / "work")
+    wait_until((root / "work" / PRESENCE).exists, "the daemon to be announced")
+    assert daemon.process.pid == read_status(root / "work" / PRESENCE)["pid"]
+    with pytest.raises(StartError, match="expected no other daemon"), ExitStack() as stack:
+        take_root(load_settings(root / "config.toml"), stack)
 
 
 def test_killed_decoders_are_replaced(daemon: Daemon, digits: Digits) -> None:

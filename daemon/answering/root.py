@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
 
 from daemon.answering.publish import prepare
 from daemon.answering.retirement import Folders
 from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, PRESENCE, Settings
 from daemon.files import take_lock
 from daemon.folders import try_renames
-from daemon.telemetry.presence import who_runs
+from daemon.telemetry.presence import announce, who_runs
 
 
 class StartError(Exception):
@@ -40,6 +42,17 @@ def keep_house(settings: Settings, stack: ExitStack) -> None:
     """
     _make_folders(settings)
     _lock(settings, "logs", "nobody else who keeps its index and journals; several daemons need a root each", stack)
+
+
+def stay_known(settings: Settings, names: Sequence[str], facts: dict[str, Any], stack: ExitStack) -> None:
+    """Take the locks anew that went with folders which somebody removed, and announce this daemon in the first of them."""
+    with suppress(OSError):  # it is not there again yet
+        for name in names:
+            path = settings.folder(name) / LOCK
+            if not path.exists() and (lock := take_lock(path)) is not None:
+                stack.callback(os.close, lock)
+                if name == names[0]:
+                    stack.callback(os.close, announce(path.with_name(PRESENCE), facts))
 
 
 def _make_folders(settings: Settings) -> None:
