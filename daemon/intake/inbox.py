@@ -76,7 +76,7 @@ class Inbox:
         self._metrics, self._wake, self._complaints = metrics, wake, Complaints(metrics, ask_to_open)
         self._changed: set[str] = set()  # where to look
         self._told: dict[str, None] = {}  # names to look for, before all others
-        self._woken = False
+        self._woken = False  # whether who waits for `due_in` was woken already
         self.apply(settings)
         self._listing: OrderedDict[str, None] = OrderedDict()  # names to be claimed
         self._listed = time.monotonic()  # when there was a name last where there was none
@@ -120,8 +120,11 @@ class Inbox:
         self._work.close()
 
     def due_in(self) -> float:
-        """Seconds until `take` is to be called without an event."""
-        return 0.0 if self._listing or self._leftovers or self._told or self._look else self._sweep_due_in()
+        """Seconds until `take` is to be called without an event; from now on, an event wakes who waits for so long."""
+        if self._listing or self._leftovers:
+            return 0.0
+        self._woken = False  # before it is looked whether there was an event
+        return 0.0 if self._told or self._look else self._sweep_due_in()
 
     def _sweep_due_in(self) -> float:
         now = time.monotonic()
@@ -134,7 +137,6 @@ class Inbox:
             OSError: the machine failed, not a file. Where something was claimed before, the next call raises it.
 
         """
-        self._woken = False
         drops = [self._leftovers.popleft() for _ in range(min(limit, len(self._leftovers)))]
         if self._sweep_due_in() == 0:
             self._look = True

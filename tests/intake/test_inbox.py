@@ -533,10 +533,25 @@ def test_our_own_claims_do_not_wake(room: Room) -> None:
     """Twenty drops wake twenty times: taking a file out of the inbox is no reason to look at it."""
     room.taker.take(1)
     for number in range(20):
+        room.taker.due_in()
         room.put(f"{number}.png")
         room.woken.get(timeout=60)
         wait_until(lambda: room.taker.take(1), "the file to be claimed")
     assert room.woken.empty()
+
+
+def test_who_is_busy_is_woken_once(room: Room) -> None:
+    """Not by each of 10,000 events while more is claimed than can be answered; and again when it waits."""
+    room.take()
+    for _ in range(3):
+        room.taker.look("", "a.png")
+        room.taker.take(0)
+    assert 1 == room.woken.qsize()
+    assert 0.0 == room.taker.due_in()
+    room.taker.take(10)
+    assert 0.0 < room.taker.due_in()
+    room.taker.look("", "a.png")
+    assert 2 == room.woken.qsize()
 
 
 def test_an_inbox_that_was_replaced_is_watched_again(room: Room) -> None:
