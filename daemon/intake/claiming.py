@@ -124,8 +124,15 @@ def take_over(work: Folder, inbox: Folder) -> None:
     with claims:
         tasks = [name for name in paths_below(claims, "") if name.endswith("/")]
         for task in tasks:
-            with Folder(f"{claims.path}/{task}", own=True) as folder:  # as deep as what it was claimed from
-                _take_over_task(work, inbox, folder)
+            try:
+                descriptor = claims.open_folder(task.rstrip("/"), os.O_PATH)
+            except NotADirectoryError:
+                continue  # a link, or somebody else's
+            try:
+                with Folder(f"/proc/self/fd/{descriptor}", own=True) as folder:  # as deep as what it was claimed from
+                    _take_over_task(work, inbox, folder)
+            finally:
+                os.close(descriptor)
         remove_empty(claims, tasks)
 
 

@@ -68,6 +68,16 @@ def test_a_folder_that_a_killed_stream_had_claimed_is_given_back(tmp_path: Path)
     assert {"sub/of/bobs.png"} == files_below(tmp_path / "inbox")
 
 
+@needs_root
+def test_nothing_is_taken_over_from_a_folder_of_somebody_elses(tmp_path: Path) -> None:
+    """A stream's tasks have folders of the daemon's own; whoever owns another one may put anything into its place."""
+    theirs = stranger(tmp_path / "work/.stream/b1-0")
+    (tmp_path / "inbox").mkdir()
+    with Folder(tmp_path / "work", own=True) as work, Folder(tmp_path / "inbox") as inbox:
+        take_over(work, inbox)
+    assert {"bobs.png"} == files_below(theirs)
+
+
 def stranger(folder: Path) -> Path:
     """A folder of another user's with a file in it."""
     folder.mkdir(parents=True)
