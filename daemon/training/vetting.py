@@ -27,13 +27,14 @@ from daemon.models.adoption import Findings, VettingHindered, VettingStopped
 from daemon.models.canary import canary_digits
 from daemon.models.manifest import Holdout
 from daemon.models.registry import RegistryError
-from daemon.processes import die_with_parent, python, temporary_folder
+from daemon.processes import die_with_parent, python, temporary_folder, yield_to_others
 from daemon.training.dataset import BaseData, Split, load_base_data
 
 ADDRESS_SPACE = 16 * 2**30  # bytes; importing TensorFlow alone takes several
 CPU_SECONDS = 300
 MAX_WRITTEN = 2**20  # bytes a file; Python tries its folder for temporary files out
 WALL_SECONDS = 600.0
+YIELDING_SECONDS = 60.0  # at first the child only has what nobody else wants; where that is too little, it begins anew
 OF_THE_FILE = {1, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL, -signal.SIGXCPU, -signal.SIGXFSZ}  # ends
 POLL_SECONDS = 0.2
 
@@ -72,20 +73,29 @@ class Vetting:
             with ExitStack() as stack:
                 folder = stack.enter_context(temporary_folder())
                 output, words = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))  # limited in size, too
-                with self._start(file, output, words, folder) as child:
-                    try:
-                        self._wait(child, shown)
-                    finally:
-                        child.kill()
+                code = self._run(file, shown, output, words, folder)
                 output.seek(0)
                 words.seek(0)
                 said = words.read().decode(errors="replace").replace(str(file), str(shown))
-                return _judge(child.returncode, output.read(), said, shown)
+                return _judge(code, output.read(), said, shown)
         except OSError as error:
             raise VettingHindered(f"{shown}: the vetting came to nothing: {error}") from error
 
-    def _start(self, file: Path, output: IO[bytes], words: IO[bytes], folder: str) -> subprocess.Popen[bytes]:
-        command = python("-m", "daemon.training.vetting", self._settings.to_text(), str(file))
+    def _run(self, file: Path, shown: Path, output: IO[bytes], words: IO[bytes], folder: str) -> int:
+        """How the child ended: at first it yields to all, so that whoever drops an image meanwhile does not wait for it."""
+        for yields, seconds in ((True, YIELDING_SECONDS), (False, WALL_SECONDS)):
+            output.seek(0)  # of ours and the child's
+            output.truncate()
+            with self._start(file, output, words, folder, *["yield"] * yields) as child:
+                try:
+                    if self._has_ended(child, shown, seconds):
+                        return child.returncode
+                finally:
+                    child.kill()
+        raise RegistryError(f"{shown}: expected a model that loads in {WALL_SECONDS:.0f} s. Received: no answer.")
+
+    def _start(self, file: Path, output: IO[bytes], words: IO[bytes], folder: str, *more: str) -> subprocess.Popen[bytes]:
+        command = python("-m", "daemon.training.vetting", self._settings.to_text(), str(file), *more)
         environment = os.environ | {"TMPDIR": folder}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us, and we end the child
         try:
@@ -93,14 +103,15 @@ class Vetting:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _wait(self, child: subprocess.Popen[bytes], shown: Path) -> None:
-        deadline = time.monotonic() + WALL_SECONDS
+    def _has_ended(self, child: subprocess.Popen[bytes], shown: Path, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
         while child.poll() is None:
             if self._stop.wait(POLL_SECONDS):
                 raise VettingStopped(f"{shown}: the vetting was told to stop")
             if time.monotonic() > deadline:
-                raise RegistryError(f"{shown}: expected a model that loads in {WALL_SECONDS:.0f} s. Received: no answer.")
+                return False
             self._waiting()
+        return True
 
 
 def _judge(code: int, output: bytes, words: str, shown: Path) -> Findings:
@@ -132,6 +143,8 @@ def load_holdout(settings: Settings) -> BaseData:
 def main(arguments: Sequence[str]) -> int:
     """The child: limits first, then Keras."""
     die_with_parent(signal.SIGKILL)
+    if "yield" in arguments[2:]:
+        yield_to_others()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, it is not the daemon that goes
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))

@@ -16,6 +16,7 @@ import pytest
 from daemon.config import Settings, load_settings
 from daemon.models.adoption import VettingHindered, VettingStopped
 from daemon.models.registry import Registry, RegistryError
+from daemon.training import vetting
 from daemon.training.vetting import Vetting
 from tests.conftest import REPOSITORY, Daemon, wait_until
 
@@ -82,6 +83,24 @@ def test_a_vetting_goes_by_what_is_in_force(settings: Settings) -> None:
     vetting = Vetting(wrong, threading.Event())
     vetting.apply(settings)
     assert 100 == vetting(SHIPPED, SHIPPED).holdout.images
+
+
+def test_a_vetting_yields_until_that_takes_too_long(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single drops do not wait for it; and a machine that is busy for ever has a model vetted all the same."""
+    policies: dict[int, int] = {}
+    now = 0.0
+
+    def look() -> None:
+        nonlocal now
+        for pid in children():
+            policies[pid] = os.sched_getscheduler(pid)
+            if len(policies) == 1 and Path(f"/proc/{pid}/fd/1").stat().st_size:  # it is about to open the file
+                os.kill(pid, signal.SIGSTOP)
+                now = vetting.YIELDING_SECONDS + 1
+
+    monkeypatch.setattr(vetting.time, "monotonic", lambda: now)
+    assert 100 == Vetting(settings, threading.Event(), waiting=look)(SHIPPED, SHIPPED).holdout.images
+    assert [os.SCHED_IDLE, os.SCHED_OTHER] == list(policies.values())
 
 
 def signal_children(number: int) -> None:
