@@ -260,11 +260,14 @@ class Service:
         os._exit(1)
 
     def _on_thread_death(self, args: threading.ExceptHookArgs) -> None:
-        log.critical(
-            "thread %s died; the daemon ends",
-            args.thread.name if args.thread else "?",
-            exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback),
-        )
+        if isinstance(args.exc_value, StartError):
+            log.critical("%s This one ends.", args.exc_value)
+        else:
+            log.critical(
+                "thread %s died; the daemon ends",
+                args.thread.name if args.thread else "?",
+                exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback),
+            )
         self._failed = True
         self._signals.put(signal.SIGTERM)
 

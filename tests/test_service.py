@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from daemon.answering.root import StartError, take_root
-from daemon.config import PRESENCE, load_settings
+from daemon.config import LOCK, PRESENCE, load_settings
+from daemon.files import take_lock
 from daemon.models.live import load
 from daemon.models.registry import Registry
 from daemon.telemetry.asking import read_status
+from daemon.telemetry.presence import announce
 from tests.conftest import DEADLINE, LONG_AGO, REPOSITORY, Daemon, Digits, encode, files_below, wait_until
 
 RESULT_KEYS = {
@@ -387,6 +389,20 @@ def test_a_second_one_is_refused_though_work_was_removed(root: Path, start_daemo
     assert daemon.process.pid == read_status(root / "work" / PRESENCE)["pid"]
     with pytest.raises(StartError, match="expected no other daemon"), ExitStack() as stack:
         take_root(load_settings(root / "config.toml"), stack)
+
+
+def test_one_whose_work_another_daemon_took_ends(root: Path, start_daemon: StartDaemon) -> None:
+    """Somebody removed the folder and started another, all before the first took its lock anew: two would claim the same files."""
+    daemon = start_daemon().wait_ready()
+    (root / "other").mkdir()
+    lock = take_lock(root / "other" / LOCK)
+    presence = announce(root / "other" / PRESENCE, {"pid": 1, "address": "elsewhere:1"})
+    (root / "work").rename(root / "removed")
+    (root / "other").rename(root / "work")
+    assert 1 == daemon.process.wait(DEADLINE)
+    assert "expected no other daemon beside this one. Received: one is running, {'pid': 1" in daemon.log
+    for descriptor in filter(None, (lock, presence)):
+        os.close(descriptor)
 
 
 def test_killed_decoders_are_replaced(daemon: Daemon, digits: Digits) -> None:

@@ -13,7 +13,7 @@ from daemon.answering.retirement import Folders
 from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, PRESENCE, Settings
 from daemon.files import take_lock
 from daemon.folders import try_renames
-from daemon.telemetry.presence import announce, who_runs
+from daemon.telemetry.presence import HOST, announce, who_runs
 
 
 class StartError(Exception):
@@ -45,14 +45,22 @@ def keep_house(settings: Settings, stack: ExitStack) -> None:
 
 
 def stay_known(settings: Settings, names: Sequence[str], facts: dict[str, Any], stack: ExitStack) -> None:
-    """Take the locks anew that went with folders which somebody removed, and announce this daemon in the first of them."""
+    """Take the locks anew that went with folders which somebody removed, and announce this daemon in the first of them.
+
+    Raises:
+        StartError: somebody else was faster.
+
+    """
+    known = settings.folder(names[0]) / PRESENCE
     with suppress(OSError):  # it is not there again yet
         for name in names:
             path = settings.folder(name) / LOCK
             if not path.exists() and (lock := take_lock(path)) is not None:
                 stack.callback(os.close, lock)
-                if name == names[0]:
-                    stack.callback(os.close, announce(path.with_name(PRESENCE), facts))
+                if path.parent == known.parent:
+                    stack.callback(os.close, announce(known, facts))
+        if (other := who_runs(known)) and other != facts | {"host": HOST}:
+            raise StartError(f"{known.parent}: expected no other daemon beside this one. Received: one is running, {other}.")
 
 
 def _make_folders(settings: Settings) -> None:
