@@ -392,7 +392,7 @@ def test_a_second_one_is_refused_though_work_was_removed(root: Path, start_daemo
 
 
 def test_one_whose_work_another_daemon_took_ends(root: Path, start_daemon: StartDaemon) -> None:
-    """Somebody removed the folder and started another, all before the first took its lock anew: two would claim the same files."""
+    """Somebody removed the folder and started another, before the first took its lock anew: both would claim."""
     daemon = start_daemon().wait_ready()
     (root / "other").mkdir()
     lock = take_lock(root / "other" / LOCK)
