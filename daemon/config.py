@@ -324,6 +324,8 @@ def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) ->
     """One sentence for one of pydantic's findings."""
     location = tuple(str(part) for part in detail["loc"])
     variable = next((overridden[head] for n in range(1, len(location) + 1) if (head := location[:n]) in overridden), None)
+    if detail["type"] == "extra_forbidden" and not variable:  # of a table that there is none of, it names a key
+        variable = next((overridden[key] for key in overridden if key[: len(location)] == location), None)
     where = f"environment variable {variable}" if variable else str(file)
     key = f"[{'.'.join(location[:-1])}] {location[-1]}" if len(location) > 1 else ".".join(location)
     if detail["type"] == "extra_forbidden":
@@ -331,9 +333,15 @@ def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) ->
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         return f"{where}: {key}: unknown key. Expected one of: {', '.join(known)}.{hint}"
+    if detail["type"] == "missing" and location in (("training",), ("training", "layers")):
+        return (
+            f"{where}: [[training.layers]]: expected the layers of the model, as in the config.toml that `digitd init DIR` "
+            f"makes. Received: nothing."
+        )
     if detail["type"] == "missing":
         return f"{where}: {key}: expected a value. Received: nothing."
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    expected = "a table" if detail["type"] == "model_type" else expected
     received = detail["input"]
     shown = repr(received) if isinstance(received, (str, int, float, bool, list)) else type(received).__name__
     return f"{where}: {key}: expected {expected}. Received: {shown} ({type(received).__name__})."

@@ -141,11 +141,18 @@ def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
     assert len(message.splitlines()) == 2
 
 
-def test_missing_layers_are_refused(tmp_path: Path) -> None:
-    """A model without layers is no model."""
+@pytest.mark.parametrize("text", ["", "[training]\nepochs = 1\n"])
+def test_missing_layers_are_refused(tmp_path: Path, text: str) -> None:
+    """A model without layers is no model: it says that they are missing, and where there are some."""
     file = tmp_path / "config.toml"
-    file.write_text("[training]\nepochs = 1\n")
-    assert "[training] layers: expected a value. Received: nothing." in refusal(file)
+    file.write_text(text)
+    assert refusal(file).startswith(f"{file}: [[training.layers]]: expected the layers of the model, as in ")
+
+
+def test_a_value_in_the_place_of_a_table_is_refused(tmp_path: Path) -> None:
+    """In words of TOML, not of Python."""
+    file = write(tmp_path, "http = 5")
+    assert refusal(file) == f"{file}: http: expected a table. Received: 5 (int)."
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -201,6 +208,7 @@ def test_the_environment_is_read_when_none_is_given(tmp_path: Path, monkeypatch:
         ("DIGITD_HTTP__PROT", "1", "[http] prot"),
         ("DIGITD_HTTP", "1", "http"),
         ("DIGITD_VERBOSE", "1", "verbose"),
+        ("DIGITD_HTTTP__PORT", "1", "htttp"),
         ("DIGITD_INBOX__IGNORE", "[1]", "[inbox.ignore] 0"),
     ],
 )
