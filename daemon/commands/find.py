@@ -13,7 +13,7 @@ from typing import Any
 
 from daemon.config import Settings
 from daemon.index.queries import COLUMNS, Wanted, as_dict, find
-from daemon.index.schema import get_state, reading
+from daemon.index.schema import NOT_KEPT, get_state, reading
 
 FORMULA = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")  # what a spreadsheet computes instead of showing it; the last are wide
 
@@ -90,7 +90,7 @@ def _print_table(answers: Iterable[dict[str, Any]]) -> int:
             print(f"{'answered (UTC)':<19}  {'digit':>5}  {'confidence':>10}  {'outcome':<8}  {'model':<6}  where")
         digit = "-" if answer["digit"] is None else answer["digit"]
         confidence = "-" if answer["confidence"] is None else f"{answer['confidence']:.2%}"
-        where = answer["original"] or f"{answer['file']} (deleted)"
+        where = answer["original"] or f"{answer['file']} ({'not kept' if answer['reason'] == NOT_KEPT else 'deleted'})"
         reason = f"  ({answer['reason']})" if answer["reason"] else ""
         time = answer["answered_at"][:19].replace("T", " ")
         print(

@@ -14,7 +14,7 @@ from daemon.folders import Folder
 from daemon.index.archive import BLOCK, Day
 from daemon.index.queries import Wanted, find
 from daemon.index.retention import Part, parts
-from daemon.index.schema import reading
+from daemon.index.schema import NOT_KEPT, ORIGINAL, reading
 from daemon.processes import as_owner
 
 
@@ -55,6 +55,8 @@ def restore(settings: Settings, name: str, target: Path) -> int:
 
 
 def _content(settings: Settings, row: sqlite3.Row, part: Part) -> Iterator[bytes]:
+    if part.bit == ORIGINAL and row["reason"] == NOT_KEPT:
+        raise FileNotFoundError("it was not kept, for it was no regular file")
     if row["gone"] & part.bit:
         if not row["archive"] or settings.archive is None:
             raise FileNotFoundError("it was deleted")

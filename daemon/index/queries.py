@@ -11,7 +11,7 @@ from typing import Any
 from daemon.clock import timestamp
 from daemon.config import Settings
 from daemon.files import printable
-from daemon.index.schema import JSON, ORIGINAL, storable
+from daemon.index.schema import JSON, NOT_KEPT, ORIGINAL, storable
 
 _BY_SHA256 = """
 SELECT answers.* FROM digests JOIN answers USING (id) WHERE digest = substr(?1, 1, 8) AND substr(sha256, 1, ?2) = ?1
@@ -161,7 +161,7 @@ COLUMNS = (
 
 
 def places(row: sqlite3.Row, settings: Settings) -> dict[str, str | None]:
-    """Where an answer's original and JSON are, as paths below the root; None for what was deleted."""
+    """Where an answer's original and JSON are, as paths below the root; None for what was deleted, or not kept."""
     name = os.fsdecode(row["name"])
     rejected = row["outcome"] == "rejected"
     found: dict[str, str | None] = {}
@@ -169,7 +169,9 @@ def places(row: sqlite3.Row, settings: Settings) -> dict[str, str | None]:
         ("original", ORIGINAL, "rejected" if rejected else "processed", os.fsdecode(row["original"] or name)),
         ("json", JSON, "rejected" if rejected else "results", os.fsdecode(row["json"] or f"{name}.json")),
     ):
-        if not row["gone"] & bit:
+        if bit == ORIGINAL and row["reason"] == NOT_KEPT:
+            found[kind] = None
+        elif not row["gone"] & bit:
             found[kind] = f"{getattr(settings.paths, folder)}/{path}"
         else:
             found[kind] = f"{settings.retention.archive}/{row['archive']}:{folder}/{path}" if row["archive"] else None

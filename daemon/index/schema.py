@@ -20,6 +20,7 @@ ENDINGS = ("", "-wal", "-shm")
 SCHEMA = 1
 WAIT_SECONDS = 60.0  # of whoever is not the daemon, for its turn to end
 ODD = (LookupError, TypeError, ValueError, OverflowError)  # what may come of a damaged file that SQLite takes for whole
+NOT_KEPT = "not_a_regular_file"  # the reason of a rejection whose original is removed, for it has no content
 ORIGINAL, JSON = 1, 2  # bits of `gone`: which of the two has left its folder
 
 _TABLES = """

@@ -46,8 +46,8 @@ def read_content(path: Path | str, max_bytes: int, folder: Folder | None = None)
     try:
         descriptor = folder.open(str(path), flags) if folder else os.open(path, flags)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symlink, a socket
-            raise not_regular() from error
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise not_regular("a link" if error.errno == errno.ELOOP else "a socket") from error
         if error.errno not in CLOSED_TO_US:
             raise
         raise InvalidImage(
@@ -56,7 +56,7 @@ def read_content(path: Path | str, max_bytes: int, folder: Folder | None = None)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise not_regular()
+            raise not_regular(_kind(status.st_mode))
         if status.st_size > max_bytes:
             raise InvalidImage(
                 "too_large",
@@ -76,13 +76,13 @@ def read_content(path: Path | str, max_bytes: int, folder: Folder | None = None)
         os.close(descriptor)
 
 
-def not_regular() -> InvalidImage:
-    """The refusal of a symlink, a FIFO, a socket or a device."""
-    return InvalidImage(
-        "not_a_regular_file",
-        "Expected a regular file. Received: a link, FIFO, socket or device.",
-        "Drop a copy of the file.",
-    )
+def not_regular(kind: str) -> InvalidImage:
+    """The refusal of what is no file, but "a link", say."""
+    return InvalidImage("not_a_regular_file", f"Expected a regular file. Received: {kind}.", "Drop a copy of the file.")
+
+
+def _kind(mode: int) -> str:
+    return "a folder" if stat.S_ISDIR(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a device"
 
 
 def describe(data: bytes) -> str:

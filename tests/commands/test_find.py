@@ -10,8 +10,9 @@ import pytest
 
 from daemon.commands.find import _cell, moment
 from daemon.config import Settings
-from daemon.index.schema import open_to_write, put_state
+from daemon.index.schema import append, open_to_write, put_state
 from tests.conftest import Run
+from tests.index.answers import record
 
 
 def found(ask: Run, *arguments: object) -> list[str]:
@@ -56,6 +57,21 @@ def test_the_table_says_what_and_where(ask: Run) -> None:
     heading, line = out.splitlines()
     assert heading.split()[:2] == ["answered", "(UTC)"]
     assert line == "2025-11-25 12:00:01      3      40.00%  review    v0001   processed/batch7/b.png  (low_confidence)"
+
+
+def test_what_was_not_kept_is_said_to_be_nowhere(ask: Run, answered: Settings) -> None:
+    """Of a link there is a JSON and nothing else: `find` names no place of it, and `restore` says so."""
+    (answered.root / "rejected" / "link.png.json").write_text(
+        '{"schema":1,"file":"link.png","sha256":null,"reason":"not_a_regular_file","detail":"A link.","hint":"A copy.",'
+        '"rejected_at":"2025-11-27T12:00:00.000000Z"}'
+    )
+    with closing(open_to_write(answered.index, 1.0)) as index:
+        append(index, [record("link.png")._replace(sha256=None, outcome="rejected", reason="not_a_regular_file")])
+    assert ask("find", "link.png")[1].endswith("  link.png (not kept)  (not_a_regular_file)\n")
+    assert json.loads(ask("find", "--json", "link.png")[1])["original"] is None
+    code, _, err = ask("restore", "link.png", "--to", answered.root / "back")
+    assert (1, "link.png: it was not kept, for it was no regular file\n") == (code, err)
+    assert (answered.root / "back" / "link.png.json").exists()
 
 
 def test_nothing_found_exits_with_1(ask: Run) -> None:

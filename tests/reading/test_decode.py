@@ -569,17 +569,20 @@ def test_a_file_that_its_owner_holds_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_regular_files_are_opened(tmp_path: Path, mnist: np.ndarray) -> None:
-    """A link, a FIFO, a folder, a socket or a device is refused at once, without waiting."""
+    """A link, a FIFO, a folder, a socket or a device is refused at once, without waiting, and it says which it is."""
     target = tmp_path / "real.png"
     target.write_bytes(save(Image.fromarray(mnist[0])))
     (tmp_path / "link.png").symlink_to(target)
-    os.mkfifo(tmp_path / "fifo.png")
+    os.mkfifo(tmp_path / "FIFO.png")
     (tmp_path / "folder.png").mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.fspath(tmp_path / "socket.png"))
-        for name in ("link.png", "fifo.png", "folder.png", "socket.png"):
-            assert refused_file(tmp_path / name) == "not_a_regular_file"
-    assert refused_file(Path("/dev/zero")) == "not_a_regular_file"
+        for name in ("link", "FIFO", "folder", "socket"):
+            with pytest.raises(InvalidImage, match=rf"Received: a {name}\.") as caught:
+                load_image(tmp_path / f"{name}.png", MAX_BYTES, MAX_PIXELS)
+            assert caught.value.reason == "not_a_regular_file"
+    with pytest.raises(InvalidImage, match="Received: a device"):
+        load_image("/dev/zero", MAX_BYTES, MAX_PIXELS)
 
 
 def test_a_missing_file_is_the_machines_matter(tmp_path: Path) -> None:
