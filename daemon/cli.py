@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="digitd",
         description="Watches a folder for images of handwritten digits and writes one JSON answer per image.",
+        epilog="digitd COMMAND --help says more of a command. All but init take -c FILE, the configuration.",
     )
     parser.add_argument("--version", action="version", version=f"digitd {__version__}")
     config = argparse.ArgumentParser(add_help=False)
@@ -123,9 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     form = find.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", default="table", help="an object a line")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="for a spreadsheet")
-    export = command(
-        "export", _export, "write all answers and rejections as CSV, the oldest first, for a spreadsheet or pandas"
-    )
+    export = command("export", _export, "write answers and rejections as CSV, the oldest first, for a spreadsheet or pandas")
     _add_filters(export)
     form = export.add_mutually_exclusive_group()
     form.add_argument("--csv", dest="form", action="store_const", const="csv", default="csv", help="the default")

@@ -273,8 +273,10 @@ def load_settings(file: Path, environment: dict[str, str] | None = None) -> Sett
             f"No configuration: expected a file {file}. Name one with --config FILE, or make a new root with "
             f"`digitd init DIR`."
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{file}: expected a readable TOML file. Received: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: expected a readable TOML file. Received: {error.strerror}.") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file}: expected a readable TOML file. Received: {error}.") from error
     overridden = _override(tables, dict(os.environ) if environment is None else environment)
     try:
         settings = Settings.model_validate(tables)

@@ -23,6 +23,7 @@ def test_help_lists_the_commands() -> None:
     assert (0, "") == (done.returncode, done.stderr)
     for command in ("run", "predict", "retrain", "evaluate", "status", "check", "init"):
         assert f"\n    {command} " in done.stdout
+    assert "digitd COMMAND --help" in done.stdout
 
 
 def test_version_is_told() -> None:

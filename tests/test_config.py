@@ -172,7 +172,7 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> No
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
     """A folder where the file should be is a configuration error."""
-    assert "expected a readable TOML file" in refusal(tmp_path)
+    assert f"{tmp_path}: expected a readable TOML file. Received: Is a directory." == refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from daemon.answering.retirement import Folders
 from daemon.config import FOLDERS, LOCK, ONE_FILE_SYSTEM, PRESENCE, Settings
 from daemon.files import take_lock
 from daemon.folders import try_renames
-from daemon.telemetry.presence import HOST, announce, who_runs
+from daemon.telemetry.presence import HOST, announce, in_words, who_runs
 
 
 class StartError(Exception):
@@ -60,7 +60,7 @@ def stay_known(settings: Settings, names: Sequence[str], facts: dict[str, Any], 
                 if path.parent == known.parent:
                     stack.callback(os.close, announce(known, facts))
         if (other := who_runs(known)) and other != facts | {"host": HOST}:
-            raise StartError(f"{known.parent}: expected no other daemon beside this one. Received: one is running, {other}.")
+            raise StartError(f"{known.parent}: expected no other daemon beside this one. Received: {in_words(other)}.")
 
 
 def _make_folders(settings: Settings) -> None:
@@ -81,7 +81,8 @@ def _lock(settings: Settings, name: str, expected: str, stack: ExitStack) -> Non
     except OSError as error:
         raise StartError(f"[paths] {name}: expected a folder that can be written. Received: {error}") from error
     if lock is None:
-        raise StartError(f"{settings.root}: expected {expected}. Received: one is running, {holder or 'only just started'}.")
+        who = in_words(holder) if holder else "one that has only just started"
+        raise StartError(f"{settings.root}: expected {expected}. Received: {who}.")
     stack.callback(os.close, lock)
 
 

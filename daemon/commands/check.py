@@ -32,7 +32,9 @@ def print_check(settings: Settings) -> int:
 
     """
     print(f"# {settings.file}, with the environment's overrides")
-    for table, values in settings.model_dump(exclude={"training": {"layers"}}).items():
+    tables = settings.model_dump(exclude={"training": {"layers"}})
+    augmentation = {"training.augmentation": tables["training"].pop("augmentation")}
+    for table, values in (tables | augmentation).items():
         print(f"[{table}]")
         for key, value in values.items():
             print(f"{key} = {value!r}")

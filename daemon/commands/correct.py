@@ -69,7 +69,7 @@ def correct(settings: Settings, name: str, label: str) -> Path:
                     return settings.folder("corrections") / done.name
     raise FileNotFoundError(
         f"Expected the name of a result, or of an image that was answered. Received: {name!r}, and there is no original "
-        f"for it in {settings.folder('processed')} or {settings.folder('rejected')}."
+        f"for it in {settings.folder('processed')} or {settings.folder('rejected')}; see `digitd find`."
     )
 
 

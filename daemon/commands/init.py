@@ -44,7 +44,10 @@ def lay_out(folder: Path) -> int:
         with Folder(settings.folder("corrections")) as corrections:
             make_folders(corrections)
     except OSError as error:
-        print(f"{folder}: expected a folder that can be written. Received: {error}", file=sys.stderr)
+        print(
+            f"{error.filename or folder}: expected a folder that can be written. Received: {error.strerror}.",
+            file=sys.stderr,
+        )
         return 1
     print(f"\nStart the daemon with: digitd run --config {folder / 'config.toml'}")
     return 0

@@ -23,7 +23,7 @@ def print_models(settings: Settings) -> int:
     registry = Registry(settings.folder("models"))
     verdicts = choosing.verdicts(registry)
     current, previous = registry.current_name(), registry.previous_name()
-    print(f"{'version':<9} {'made':<17} {'hold-out':>8}  {'corrections':>11}  {'verdict':<21}  learnt")
+    print(f"{'version':<9} {'made (UTC)':<17} {'hold-out':>8}  {'corrections':>11}  {'verdict':<21}  learnt")
     for name in registry.names():
         try:
             manifest = registry.manifest(name)

@@ -47,7 +47,8 @@ def restore(settings: Settings, name: str, target: Path) -> int:
                     first = next(content, b"")
                 _copy(first, content, target, part.path)
             except (OSError, ValueError) as error:
-                print(f"{printable(part.path)}: {error}", file=sys.stderr)
+                why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error
+                print(f"{printable(part.path)}: {why}", file=sys.stderr)
                 failed = True
             else:
                 print(printable(str(target / part.path)))

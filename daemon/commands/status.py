@@ -14,7 +14,7 @@ from daemon.index.schema import NoIndex, reading
 from daemon.models.registry import Registry, RegistryError
 from daemon.telemetry.asking import read_status
 from daemon.telemetry.drift import drift_of_answers
-from daemon.telemetry.presence import who_runs
+from daemon.telemetry.presence import in_words, who_runs
 
 LATEST = 5  # answers that are shown
 WINDOWS = (7, 30)  # days; how often people agreed in them, and how far answers drifted
@@ -113,7 +113,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
     lines += [
         f"model     {model}",
         f"waiting   {status['waiting']} in the inbox, {status['in_work']} in work",
-        f"oldest    waits for {status['oldest_waiting_seconds']:.1f} s",
+        *([f"oldest    waits for {waits:.1f} s"] if (waits := status["oldest_waiting_seconds"]) else []),
         f"answered  {images.get('accepted', 0)} accepted, {images.get('review', 0)} to be reviewed",
         f"rejected  {images.get('rejected', 0)}" + (f" ({reasons})" if reasons else ""),
         f"metrics   http://{status['address']}/metrics",
@@ -125,4 +125,4 @@ def _house_lines(status: dict[str, Any]) -> list[str]:
     """Who trains and indexes, where that is not who answers."""
     if not (house := status.get("house")):
         return []
-    return [f"house     kept by pid {house['pid']} on {house['host']}, metrics on http://{house['address']}/metrics"]
+    return [f"house     kept by {in_words(house)}"]

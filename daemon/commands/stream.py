@@ -25,7 +25,7 @@ def stream(settings: Settings, master: str) -> int:
     if importlib.util.find_spec("pyspark") is None or importlib.util.find_spec("pyarrow") is None:
         print(
             "digitd stream: expected PySpark and PyArrow. Received: neither or one of them. Install them with: "
-            "pip install 'digitd[spark]'",
+            f"{sys.prefix}/bin/pip install --require-hashes -r requirements-spark.txt",
             file=sys.stderr,
         )
         return 2

@@ -180,7 +180,10 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 
     """
     if not path.exists():
-        raise NoIndex(f"{path}: expected the index of all answers. Received: no such file; a daemon that runs makes it.")
+        raise NoIndex(
+            f"{path}: expected the index of all answers. Received: no such file; a daemon that runs makes it, and "
+            "so does `digitd index --rebuild`."
+        )
     error: sqlite3.Error | None = None
     # Without -wal and -shm, which only its owner can make, nobody writes, and a reader can do without locks.
     for mode in ("mode=ro", "immutable=1"):

@@ -31,6 +31,11 @@ def announce(path: Path, facts: dict[str, Any]) -> int:
     return descriptor
 
 
+def in_words(facts: dict[str, Any]) -> str:
+    """Who it is that announced this."""
+    return f"pid {facts['pid']} on {facts['host']}, metrics on http://{facts['address']}/metrics"
+
+
 def who_runs(path: Path) -> dict[str, Any] | None:
     """What the daemon announced that runs now; None where none does.
 

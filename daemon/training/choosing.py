@@ -64,7 +64,7 @@ def promote(settings: Settings, model: str) -> Choice:
         name = adopt(registry, vet, Path(model))
     else:
         known = ", ".join(registry.names())
-        raise RegistryError(f"Expected a version ({known}) or an .h5 file. Received: {model!r}.")
+        raise RegistryError(f"Expected a version ({known}) or an .h5 file. Received: {model!r}, and there is no such file.")
     verdict = verdicts(registry).get(name, {})
     forced = verdict.get("event", PROMOTED) != PROMOTED
     before = registry.current_name()

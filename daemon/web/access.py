@@ -94,7 +94,8 @@ def read_token(file: Path) -> str:
     try:
         mode, token = file.stat().st_mode, file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise TokenError(f"--token-file {file}: expected a file with a token. Received: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise TokenError(f"--token-file {file}: expected a file with a token. Received: {why}.") from error
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         raise TokenError(f"--token-file {file}: expected a file that is closed to others. Received: {stat.filemode(mode)}.")
     if len(token) < SHORTEST_TOKEN:

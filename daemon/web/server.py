@@ -117,7 +117,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise ServeError(
             f"--host and --port: expected an address that is free. Received: {host}:{port}: "
-            f"{getattr(error, 'strerror', None) or error}. "
+            f"{(getattr(error, 'strerror', None) or str(error)).rstrip('.')}. "
             "Choose another port, or 0 for any."
         ) from error
     return listener

@@ -1,5 +1,6 @@
 """`digitd check`: what is in force, and what is wrong with it."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ def test_check_shows_what_the_environment_overrides(run: Run, monkeypatch: pytes
     """What is printed is what is in force."""
     monkeypatch.setenv("DIGITD_INBOX__RESCAN_SECONDS", "7.5")
     assert "rescan_seconds = 7.5\n" in run("check")[1]
+
+
+def test_what_check_prints_is_a_configuration(run: Run, settings: Settings) -> None:
+    """As TOML, and that of config.toml; of the layers it has but the names."""
+    printed = tomllib.loads(run("check")[1].split("[[training.layers]]")[0])
+    assert settings.model_dump(exclude={"training": {"layers"}}) == printed
 
 
 def test_check_names_every_problem(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

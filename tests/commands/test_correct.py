@@ -52,7 +52,7 @@ def test_an_answer_with_a_long_name_is_labelled_by_it(settings: Settings, digits
 
 def test_correct_says_what_it_expected(settings: Settings) -> None:
     """An unknown name is refused with what was received."""
-    with pytest.raises(FileNotFoundError, match=r"Received: 'nothing\.png'"):
+    with pytest.raises(FileNotFoundError, match=r"Received: 'nothing\.png'.*; see `digitd find`\.$"):
         correct(settings, "nothing.png", "2")
 
 

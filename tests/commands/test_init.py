@@ -38,4 +38,4 @@ def test_init_where_it_cannot_exits_with_1(tmp_path: Path, capsys: pytest.Captur
     """A file in the folder's place is told in a sentence."""
     (tmp_path / "file").touch()
     assert main(["init", str(tmp_path / "file")]) == 1
-    assert "expected a folder that can be written" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'}: expected a folder that can be written. Received: File exists.\n" == capsys.readouterr().err

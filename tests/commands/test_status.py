@@ -40,6 +40,7 @@ def test_status_of_a_daemon(daemon: Daemon, digits: Digits) -> None:
     assert f"running   pid {daemon.process.pid} since " in done.stdout
     assert "ready     yes\nmodel     v0001, loaded 20" in done.stdout
     assert f"metrics   http://{daemon.address}/metrics\n" in done.stdout
+    assert "oldest" not in done.stdout, "nothing waits"
     done = digitd("status", "--json", "-c", daemon.root / "config.toml")
     status = json.loads(done.stdout)
     assert (0, True, True, daemon.process.pid, "v0001") == (

@@ -16,3 +16,4 @@ def test_a_stray_sighup_ends_no_stream() -> None:
         [sys.executable, "-c", trial], cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     assert "2\n" == done.stdout
+    assert f"{sys.prefix}/bin/pip install --require-hashes -r requirements-spark.txt" in done.stderr
