@@ -32,5 +32,5 @@ def retrain_now(settings: Settings) -> int:
     if run.result not in VERDICTS:
         return 1
     print(f"history  {settings.folder('logs') / 'training' / run.version}")
-    print(f"curves   tensorboard --logdir {settings.folder('logs') / 'tensorboard'}")
+    print(f"curves   {sys.prefix}/bin/tensorboard --logdir {settings.folder('logs') / 'tensorboard'}")
     return 0

@@ -80,6 +80,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = small_root(tmp_path_factory.mktemp("trained") / "root")
     done = digitd(root, "retrain")
     assert done.returncode == 0, done.stderr
+    assert f"curves   {sys.prefix}/bin/tensorboard --logdir {root / 'logs' / 'tensorboard'}\n" in done.stdout
     return root
 
 
