@@ -209,6 +209,8 @@ def take_lock(path: Path, *, wait: bool = False) -> int | None:
     try:
         descriptor = os.open(path, flags, 0o600)
     except PermissionError:
+        if not os.path.lexists(path):
+            raise  # it is the folder that cannot be written
         if not _gives_way(path):
             return None
         descriptor = os.open(path, flags, 0o600)

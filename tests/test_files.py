@@ -18,6 +18,7 @@ from daemon.files import (
     take_lock,
     write_durably,
 )
+from tests.conftest import as_ordinary_user
 
 
 @pytest.mark.parametrize(
@@ -163,3 +164,10 @@ def test_a_lock_that_root_left_gives_way_unless_it_is_held(tmp_path: Path) -> No
         os.close(descriptor)
     finally:
         os.seteuid(0)
+
+
+def test_a_lock_that_cannot_be_made_is_refused_for_the_folders_sake(open_path: Path) -> None:
+    """It was said that the lock is not there."""
+    open_path.chmod(0o555)
+    with as_ordinary_user(), pytest.raises(PermissionError):
+        take_lock(open_path / ".lock")

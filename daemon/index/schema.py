@@ -6,6 +6,7 @@ index in random order costs more than all else: 3 us a row in sorted bulk, 11 us
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -184,6 +185,8 @@ def open_to_read(path: Path) -> sqlite3.Connection:
             f"{path}: expected the index of all answers. Received: no such file; a daemon that runs makes it, and "
             "so does `digitd index --rebuild`."
         )
+    if not os.access(path, os.R_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     error: sqlite3.Error | None = None
     # Without -wal and -shm, which only its owner can make, nobody writes, and a reader can do without locks.
     for mode in ("mode=ro", "immutable=1"):
@@ -209,8 +212,6 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         else:
             connection.row_factory = sqlite3.Row
             return connection
-    if isinstance(error, sqlite3.OperationalError) and not os.access(path, os.R_OK):
-        raise PermissionError(13, "Permission denied", str(path))
     raise NoIndex(f"{path}: expected a whole index. Received: {error}; `digitd index --rebuild` makes it anew.") from error
 
 

@@ -1,15 +1,17 @@
 """queries.py: what the index is asked beside `digitd find`."""
 
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from daemon.config import Settings
 from daemon.index import queries
 from daemon.index.queries import DAY, agreeing, bytes_per_day, of_content, sample
-from daemon.index.schema import open_to_read
+from daemon.index.schema import open_to_read, open_to_write
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
+from tests.conftest import as_ordinary_user
 from tests.index.answers import NOON, record
 
 
@@ -73,3 +75,12 @@ def test_labels_are_counted_by_whether_the_latest_answer_agrees(bare: Settings) 
         assert (3, 2) == agreeing(connection, NOON)
         assert (4, 2) == agreeing(connection, NOON - DAY)
         assert (0, 0) == agreeing(connection, NOON + 1)
+
+
+def test_an_index_that_is_closed_to_us_is_not_called_damaged(open_path: Path) -> None:
+    """Whoever may not read it is told so, and not to make it anew."""
+    open_to_write(open_path / "index.sqlite", 1.0).close()
+    for path in open_path.iterdir():
+        path.chmod(0)
+    with as_ordinary_user(), pytest.raises(PermissionError):
+        open_to_read(open_path / "index.sqlite")
