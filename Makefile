@@ -44,7 +44,7 @@ uninstall:  ## remove the service, keeping all data; as root
 accuracy: $(VENV)/run-ready  ## read the development set: accuracy, calibration, what is held back
 	$(BIN)/python -m benchmarks.accuracy
 
-train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; an hour on two busy cores
+train: $(VENV)/run-ready  ## train the shipped model anew, from scratch; half an hour on two cores
 	rm -rf build/models
 	DIGITD_PATHS__MODELS=build/models $(BIN)/digitd retrain
 	mv build/models/v0001.h5 build/models/v0001.json models/
