@@ -128,6 +128,15 @@ def test_who_is_refused_a_root_does_not_wait_for_tensorflow(root: Path) -> None:
     assert f"{root}: expected no other daemon on this root" in done.stderr
 
 
+def test_a_wrong_schedule_keeps_the_daemon_from_starting(root: Path) -> None:
+    """It had answered what was there before it ended."""
+    (root / "inbox" / "a.png").write_bytes(b"")
+    done = digitd("run", "-c", root / "config.toml", DIGITD_RETRAIN__CRON="hourly", DIGITD_HTTP__PORT="0")
+    assert (2, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith("[retrain] cron: expected five fields")
+    assert done.stderr.endswith("Received: 'hourly': it has 1.\n")
+
+
 AS_ROOT = """
 import sys
 import daemon.index.filling, daemon.training.choosing, daemon.training.labelling, encodings.idna

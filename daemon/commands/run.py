@@ -12,6 +12,7 @@ from daemon.config import Settings
 from daemon.models.registry import RegistryError
 from daemon.processes import take_temporary_folder
 from daemon.reading.workers import start_fork_server
+from daemon.training.schedule import Schedule
 
 
 def run(settings: Settings, intake: bool) -> int:
@@ -24,9 +25,13 @@ def run(settings: Settings, intake: bool) -> int:
     Returns:
         0, or 1 where the daemon could not start or a part of it died.
 
+    Raises:
+        ConfigError: the schedule is none.
+
     """
     # It waits until it is heeded: systemd does not start again whom it has ended.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    Schedule(settings.retrain)  # who mistyped it is told before anything is answered
     try:
         with ExitStack() as stack:  # first, so that who is refused does not import TensorFlow for it
             folders = take_root(settings, stack) if intake else None

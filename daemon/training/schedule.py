@@ -61,7 +61,7 @@ def _triggers(cron: str) -> list[BaseTrigger]:
     """
     fields = cron.lower().split()
     if len(fields) != 5:
-        raise ValueError(f"there are {len(fields)} fields")
+        raise ValueError(f"it has {len(fields)}")
     minute, hour, day, month, weekday = fields
     either = [(day, "*"), ("*", weekday)] if not day.startswith("*") and not weekday.startswith("*") else [(day, weekday)]
     triggers = [
