@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,8 @@ def load_base_data(name: str, root: Path, limits: InboxSettings) -> BaseData:
         ) from None
     except Exception as error:  # numpy, zipfile and zlib raise almost anything on a damaged file
         raise ConfigError(
-            f"[training] dataset: expected an .npz with the arrays {', '.join(ARRAYS)}. Received: {path}: {error}"
+            f"[training] dataset: expected an .npz with the arrays {', '.join(ARRAYS)}. Received: {path}: "
+            f"{why_not(path, error)}."
         ) from error
     data = BaseData(name, Split(arrays["x_train"], arrays["y_train"]), Split(arrays["x_test"], arrays["y_test"]))
     for part, split in (("train", data.train), ("test", data.test)):
@@ -121,6 +123,11 @@ def split_validation(data: Split, share: float) -> tuple[Split, Split]:
         of_digit = np.flatnonzero(data.y == digit)
         held[of_digit[len(of_digit) - max(1, round(share * len(of_digit))) :]] = True
     return Split(data.x[~held], data.y[~held]), Split(data.x[held], data.y[held])
+
+
+def why_not(path: Path, error: Exception) -> str:
+    """Why a file could not be read as an .npz: of what is none, numpy would say how to have it run code."""
+    return str(error) if isinstance(error, OSError) or zipfile.is_zipfile(path) else "it is no .npz"
 
 
 def _digest(*arrays: np.ndarray) -> str:

@@ -102,18 +102,24 @@ class Course:
     patience: int
 
 
-def choose_course(settings: Settings, champion: Version | None, data: TrainingData) -> Course:
-    """Start from the champion where its architecture is the one that is configured; else from scratch."""
+def choose_model(settings: Settings, champion: Version | None) -> tuple[keras.Sequential, Version | None]:
+    """Start from the champion where its architecture is the one that is configured; else from scratch, from no version."""
+    layers = settings.training.layers
+    if champion and champion.manifest.layers == [layer.model_dump() for layer in layers]:
+        return read_model(champion.path), champion
+    return build_model(layers), None
+
+
+def choose_course(settings: Settings, model: keras.Sequential, origin: Version | None, data: TrainingData) -> Course:
+    """How what `choose_model` chose is trained."""
     chosen, again = settings.training, settings.retrain
     growth = min(MOST_GROWTH, max(1.0, math.sqrt(len(data.corrections.train) / FEW)))
     share = min(MOST_SHARE, again.corrections_share * growth)
-    if champion and champion.manifest.layers == [layer.model_dump() for layer in chosen.layers]:
+    if origin:
         steps = math.ceil(again.steps * growth / EPOCHS_ON)
         rate = max(again.learning_rate, min(chosen.learning_rate, again.learning_rate * math.sqrt(growth)))
-        model = read_model(champion.path)
-        return Course(model, f"from {champion.name}", EPOCHS_ON, steps, share, rate, again.patience)
+        return Course(model, f"from {origin.name}", EPOCHS_ON, steps, share, rate, again.patience)
     steps = -(-(len(data.learned) + len(data.corrections.train)) // chosen.batch_size)
-    model = build_model(chosen.layers)
     return Course(model, "from scratch", chosen.epochs, steps, share, chosen.learning_rate, chosen.patience)
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from daemon.config import ConfigError
 from daemon.reading.mnist import SIDE
-from daemon.training.dataset import Split
+from daemon.training.dataset import Split, why_not
 from daemon.training.paper import deliver, read, some_side
 
 JUDGES = ("0004_CH4M", "0012_CH3M", "0015_CH2M")  # writers whom no training sees, chosen before the first one
@@ -93,7 +93,8 @@ def load_scans(name: str, root: Path) -> Scans:
         ) from None
     except Exception as error:  # numpy, zipfile and zlib raise almost anything on a damaged file
         raise ConfigError(
-            f"[training] scans: expected an .npz with the arrays {', '.join(ARRAYS)}. Received: {path}: {error}"
+            f"[training] scans: expected an .npz with the arrays {', '.join(ARRAYS)}. Received: {path}: "
+            f"{why_not(path, error)}."
         ) from error
     return Scans(pictures, digits, writers)
 

@@ -33,7 +33,7 @@ from daemon.telemetry.drift import describe_reference
 from daemon.training.corrections import Corrections
 from daemon.training.dataset import NO_DIGIT, Split
 from daemon.training.evaluation import Evaluation, evaluate, held_back, saved_logits
-from daemon.training.fit import TrainingData, choose_course, compile_model, fit, load_data, logs_of
+from daemon.training.fit import TrainingData, choose_course, choose_model, compile_model, fit, load_data, logs_of
 from daemon.training.history import draw_history
 from daemon.training.job import STOPPED, WRONG_SETTINGS, Job
 
@@ -66,9 +66,9 @@ def train(job: Job, settings: Settings) -> Path:
     registry = Registry(settings.folder("models"))
     champion = registry.version(job.champion) if job.champion else None
 
+    model, origin = choose_model(settings, champion)  # first: to make the data takes a minute
     data = load_data(settings)
-    course = choose_course(settings, champion, data)
-    model = course.model
+    course = choose_course(settings, model, origin, data)
     compile_model(model, settings.training, course.learning_rate, course.epochs * course.steps)
     stop = stop_on_sigterm(model)
     history, best_epoch = fit(job, settings, data, course)

@@ -95,8 +95,9 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
     """Text, an empty file, half a file: a configuration error."""
     (tmp_path / "data.npz").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"expected an \.npz"):
+    with pytest.raises(ConfigError, match=r"expected an \.npz") as refused:
         load(tmp_path)
+    assert "pickle" not in str(refused.value), "nobody is told to load it unsafely"
 
 
 def test_a_single_array_is_refused(tmp_path: Path) -> None:

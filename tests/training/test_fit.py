@@ -8,7 +8,7 @@ from daemon.models.network import build_model
 from daemon.models.registry import Registry
 from daemon.training.corrections import Corrections
 from daemon.training.dataset import BaseData, Split
-from daemon.training.fit import Course, TrainingData, choose_course, compile_model
+from daemon.training.fit import Course, TrainingData, choose_course, choose_model, compile_model
 from daemon.training.scans import Scans
 from tests.conftest import REPOSITORY
 
@@ -37,7 +37,8 @@ def course(settings: Settings, corrections: int) -> Course:
         NOTHING,
         Corrections(learnt, NOTHING, NOTHING, NOTHING, []),
     )
-    return choose_course(settings, Registry(REPOSITORY / "models").version("v0001"), data)
+    champion = Registry(REPOSITORY / "models").version("v0001")
+    return choose_course(settings, *choose_model(settings, champion), data)
 
 
 def test_few_corrections_are_learnt_from_as_configured(settings: Settings) -> None:

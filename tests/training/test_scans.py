@@ -62,6 +62,9 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
     """The message says what was expected, what was received, and what to do."""
     with pytest.raises(ConfigError, match=r"\[training\] scans: expected an .npz file.*Received: 'a.npz'.*digitd init"):
         load_scans("a.npz", tmp_path)
+    (tmp_path / "a.npz").write_text("text")
+    with pytest.raises(ConfigError, match=r"Received: .*/a\.npz: it is no \.npz\.$"):
+        load_scans("a.npz", tmp_path)
 
 
 @pytest.mark.parametrize(

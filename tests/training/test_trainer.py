@@ -133,3 +133,14 @@ def test_a_training_that_cannot_be_is_told_in_a_sentence(
     assert main(Job(settings.to_text(), "v0002").command()[-1:]) == 2
     assert "[training] dataset: expected" in capsys.readouterr().err
     assert {"v0001.h5", "v0001.json"} == set(os.listdir(root / "models"))
+
+
+def test_layers_that_cannot_be_are_told_before_the_data_are_made(
+    tmp_path: Path, digits: Digits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To draw and to normalise them takes a minute: nobody waits for it to learn of a slip of the pen."""
+    root = make_small(tmp_path / "root", digits)
+    (root / "config.toml").write_text(TRAINING + DENSE_LAYERS.replace('"Dense"', '"Densse"'))
+    settings = load_settings(root / "config.toml", {"DIGITD_TRAINING__DATASET": "none.npz"})
+    assert main(Job(settings.to_text(), "v0002").command()[-1:]) == 2
+    assert "Received: 'Densse'" in capsys.readouterr().err
