@@ -125,7 +125,7 @@ def test_who_is_refused_a_root_does_not_wait_for_tensorflow(root: Path) -> None:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "1 False\n" == done.stdout
-    assert f"{root}: expected no other daemon on this root" in done.stderr
+    assert f"{root}: expected no other daemon on this root. Received: one that has only just started.\n" == done.stderr
 
 
 def test_a_wrong_schedule_keeps_the_daemon_from_starting(root: Path) -> None:
