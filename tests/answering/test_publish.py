@@ -300,10 +300,11 @@ def test_the_other_name_of_a_result_is_not_written_to(results: Path) -> None:
 
 
 @pytest.mark.skipif(bool(why_no_root()), reason=why_no_root() or "-")
-def test_all_of_this_holds_without_a_rename_that_replaces_nothing() -> None:
+def test_all_of_this_holds_without_a_rename_that_replaces_nothing(tmp_path: Path) -> None:
     """As over NFS and 9p: every test of this file, where the kernel refuses RENAME_NOREPLACE."""
     refuse = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", os.devnull, "-e", "trace=renameat2", "-e"]
     pytest_again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not all_of_this", __file__]
+    pytest_again += ["--basetemp", str(tmp_path / "again")]  # it would tidy up those of others, who may still be there
     done = subprocess.run(
         [*refuse, "inject=renameat2:error=EINVAL", *pytest_again],
         capture_output=True,

@@ -371,6 +371,7 @@ def test_a_member_of_the_group_reads_while_the_daemon_writes(state: str, tmp_pat
             check=False,
             cwd=Path(__file__).parent.parent.parent,
         )
+        made.index.close()
         assert ("['a.png']", 0) == (read.stdout.strip(), read.returncode), read.stderr
     finally:
         os.umask(umask)
