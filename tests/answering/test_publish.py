@@ -304,7 +304,7 @@ def test_all_of_this_holds_without_a_rename_that_replaces_nothing(tmp_path: Path
     """As over NFS and 9p: every test of this file, where the kernel refuses RENAME_NOREPLACE."""
     refuse = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", os.devnull, "-e", "trace=renameat2", "-e"]
     pytest_again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not all_of_this", __file__]
-    pytest_again += ["--basetemp", str(tmp_path / "again")]  # it would tidy up those of others, who may still be there
+    pytest_again += ["--basetemp", str(tmp_path.parent / "again")]  # a short one; the usual place is tidied up first
     done = subprocess.run(
         [*refuse, "inject=renameat2:error=EINVAL", *pytest_again],
         capture_output=True,
