@@ -131,15 +131,20 @@ def take_temporary_folder(root: Path) -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="", dir=folder)
 
 
-@contextmanager
-def temporary_folder() -> Iterator[str]:
-    """A folder for what a child leaves, for what is killed cleans up nothing.
+def leave_cleared_folder() -> None:
+    """Keep what is temporary elsewhere where what `take_temporary_folder` took was cleared away.
 
-    What `take_temporary_folder` took may have been cleared away, as systemd does after ten days with what nobody touched.
+    As systemd does after ten days with what nobody touched, and `rm -r /tmp/*` with all.
     """
     if not Path(tempfile.gettempdir()).exists():
         os.environ.pop("TMPDIR", None)
         tempfile.tempdir = None  # found anew: /tmp, mostly
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A folder for what a child leaves, for what is killed cleans up nothing."""
+    leave_cleared_folder()
     with tempfile.TemporaryDirectory(prefix="digitd-") as folder:
         yield folder
 

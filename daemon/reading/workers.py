@@ -22,11 +22,12 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from daemon.processes import die_with_parent
+from daemon.processes import die_with_parent, leave_cleared_folder
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Workers:
         for future in list(self._open):  # Pebble's threads have ended: nobody else will end it
             with suppress(Exception):  # they ended it on their way out
                 future.set_exception(WorkersLost())
+        _replace_unreachable_fork_server()
         pool = ProcessPool(
             max_workers=self._count, context=self._context, initializer=_start_worker, initargs=(self._address_space,)
         )
@@ -143,6 +145,18 @@ def start_fork_server() -> ForkServerContext:
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # whose threads would take 90 MB each from a worker's address space
     forkserver.ensure_running()
     return context
+
+
+def _replace_unreachable_fork_server() -> None:
+    """Have another one started where its socket was cleared away: nobody could ask it for a process any more."""
+    server = vars(forkserver._forkserver)  # noqa: SLF001 -- nothing public tells, or ends it
+    pid, address = server["_forkserver_pid"], server["_forkserver_address"]
+    if pid is None or Path(address).exists():
+        return
+    leave_cleared_folder()
+    multiprocessing.current_process()._config["tempdir"] = None  # type: ignore[attr-defined]  # noqa: SLF001 -- was in it
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # whoever needs one next finds it dead, and starts another
 
 
 def _limited(task: Callable[[], Result], seconds: float) -> Result:

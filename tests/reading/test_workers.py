@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,16 @@ class Started:
         """Decode in a process; its error is raised."""
         decoded: Decoded = self.wait(lambda done: self.decoders.decode(drops, done)).result()
         return decoded
+
+    def lose_processes(self, drops: list[Drop]) -> None:
+        """Kill all processes, and wait until others decode."""
+        for process in list(self.decoders._pool._pool_manager.worker_manager.workers.values()):
+            os.kill(process.pid, signal.SIGKILL)
+
+        def decoded() -> bool:
+            return self.wait(lambda done: self.decoders.decode(drops, done)).exception() is None
+
+        wait_until(decoded, "the pool to decode again")
 
 
 @pytest.fixture
@@ -189,14 +202,20 @@ def test_killed_processes_are_replaced(start: Callable[..., Started], digits: Di
     started = start()
     drops = put(started.work, {"a.png": digits.png(0)})
     started.decode(drops)
-    for process in list(started.decoders._pool._pool_manager.worker_manager.workers.values()):
-        os.kill(process.pid, signal.SIGKILL)
+    started.lose_processes(drops)
 
-    def decoded() -> bool:
-        future = started.wait(lambda done: started.decoders.decode(drops, done))
-        return future.exception() is None
 
-    wait_until(decoded, "the pool to decode again")
+def test_processes_are_replaced_after_temporary_files_were_cleared_away(
+    start: Callable[..., Started], tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `rm -r /tmp/*`: the fork server's socket goes with them, and no process could be had until the next start."""
+    started = start()
+    drops = put(started.work, {"a.png": digits.png(0)})
+    started.decode(drops)
+    shutil.rmtree(get_temp_dir())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "cleared"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "cleared"))
+    started.lose_processes(drops)
 
 
 def test_a_process_publishes(start: Callable[..., Started]) -> None:
