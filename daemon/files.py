@@ -37,8 +37,6 @@ CLOSED_TO_US = {  # of a file that cannot be opened for reading, where nothing i
     errno.ENOKEY,  # it is encrypted, and its owner has taken the key away: fscrypt
 }
 
-ABANDONED_SECONDS = 3600.0  # a file that is not whole and did not change for so long is nobody's any more
-
 _libc = ctypes.CDLL(None, use_errno=True)
 _WRITER = f"{os.uname().nodename.replace('/', '-')}.{secrets.token_hex(8)}"  # shared by those that are forked from here
 
@@ -82,26 +80,13 @@ def writer_name() -> str:
     return f"{_WRITER}.{os.getpid()}"
 
 
-def file_system_time(folder: Path) -> float:
-    """Now, in seconds since the epoch, by the clock that stamps what is written to a folder of ours.
+def file_system_time(folder: Path | int) -> float:
+    """Now, in seconds since the epoch, by the clock that stamps what is written to a folder of ours, or its descriptor.
 
     Where it is mounted from another host that is not this host's clock, and times of files can only be compared with it.
     """
     os.utime(folder)
-    return folder.stat().st_mtime
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Remove what crashes left unfinished in a folder, whichever host they were on.
-
-    A writer that is only slow finds its file gone, and writes it again.
-    """
-    if left := list(folder.iterdir()):
-        now = file_system_time(folder)
-        for path in left:
-            with suppress(FileNotFoundError):  # it was finished, or another host was faster
-                if now - path.lstat().st_mtime > ABANDONED_SECONDS:
-                    path.unlink()
+    return os.stat(folder).st_mtime  # noqa: PTH116 -- of a descriptor, too
 
 
 def append_line(path: Path, text: str) -> None:

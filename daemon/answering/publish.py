@@ -18,10 +18,11 @@ from daemon.answering.naming import candidates, file_digest, json_name, json_own
 from daemon.clock import timestamp, timestamps
 from daemon.config import TEMPORARY
 from daemon.drops import Predictions, Rejection, with_ending
-from daemon.files import printable, remove_abandoned, writer_name
+from daemon.files import file_system_time, printable, writer_name
 from daemon.folders import Folder, rename, rename_to_free_name
 
 SCHEMA = 1
+ABANDONED_SECONDS = 3600.0  # a file that is not whole and did not change for so long is nobody's any more
 
 
 def publish_predictions(results: Path, batch: Predictions) -> dict[int, str]:
@@ -209,6 +210,26 @@ def _begin(folder: Folder, temporary: str) -> int:
 
 
 def prepare(folder: Path) -> None:
-    """Make a folder for JSON files, with a place for those that are not whole yet; others may write there meanwhile."""
-    (folder / TEMPORARY).mkdir(parents=True, exist_ok=True)
-    remove_abandoned(folder / TEMPORARY)
+    """Make a folder for JSON files, with a place for those that are not whole yet; others may write there meanwhile.
+
+    What crashes left unfinished there is removed, whichever host they were on. A writer that is only slow finds its file
+    gone, and writes it again.
+
+    Raises:
+        NotADirectoryError: there is a link in that place.
+        OSError: the machine failed.
+
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with Folder(folder) as held:
+        held.make_parents(f"{TEMPORARY}/")
+        if left := [f"{TEMPORARY}/{entry.name}" for entry in held.entries(TEMPORARY)]:
+            descriptor = held.open_folder(TEMPORARY)
+            try:
+                now = file_system_time(descriptor)
+            finally:
+                os.close(descriptor)
+            for name in left:
+                with suppress(FileNotFoundError, IsADirectoryError):  # it was finished, or another host was faster
+                    if now - held.status(name).st_mtime > ABANDONED_SECONDS:
+                        held.unlink(name)

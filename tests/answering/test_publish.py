@@ -27,7 +27,7 @@ from daemon.clock import timestamp
 from daemon.drops import Drop, ImageFacts, Predictions, Rejection
 from daemon.files import writer_name
 from daemon.folders import Folder
-from tests.conftest import REPOSITORY, files_below, leased
+from tests.conftest import LONG_AGO, REPOSITORY, files_below, leased
 from tests.faults.harness import why_no_root
 
 SEVEN = [0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.991, 0.001, 0.001]
@@ -288,6 +288,28 @@ def test_what_a_crash_left_half_written_is_removed_in_time(results: Path) -> Non
     prepare(results)
     assert ["other-host.2.json"] == os.listdir(results / ".tmp")
     assert {"a.png.json"} == files_below(results)
+
+
+def test_nothing_is_removed_behind_a_link(tmp_path: Path, results: Path) -> None:
+    """Whoever may write to results/ could have had the models removed, an hour old as they are: by a link called .tmp."""
+    models = tmp_path / "models"
+    models.mkdir()
+    for name in ("v0001.h5", "ledger.jsonl"):
+        (models / name).touch()
+        os.utime(models / name, (LONG_AGO, LONG_AGO))
+    (results / ".tmp").rmdir()
+    (results / ".tmp").symlink_to("../models")
+    with pytest.raises(NotADirectoryError):
+        prepare(results)
+    assert ["ledger.jsonl", "v0001.h5"] == sorted(os.listdir(models))
+
+
+def test_a_folder_among_what_is_half_written_is_nobodys_end(results: Path) -> None:
+    """It is none of ours, and kept the daemon from starting."""
+    (results / ".tmp" / "folder").mkdir()
+    os.utime(results / ".tmp" / "folder", (LONG_AGO, LONG_AGO))
+    prepare(results)
+    assert ["folder"] == os.listdir(results / ".tmp")
 
 
 def test_the_other_name_of_a_result_is_not_written_to(results: Path) -> None:
