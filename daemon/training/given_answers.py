@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from daemon.drops import with_ending
+from daemon.folders import Folder
+from daemon.index.looking import files, open_folder, read
 from daemon.index.queries import of_content
 from daemon.index.schema import NoIndex, get_state, reading
 from daemon.training.corrections import Label
@@ -68,19 +69,26 @@ def find_answers(
 
     """
     found, is_whole = _ask_index(index, labelled)
-    sought: dict[str, list[str]] = {}  # by the last name of a result: who may be meant
-    for name in labelled.keys() - found.keys():
-        plain = Path(name)
-        for last_name in (f"{plain.name}.json", f"{plain.stem}~{labelled[name][1][:8]}{plain.suffix}.json"):
-            sought.setdefault(last_name, []).append(name)
-            sha256, answer = _read_result(results.joinpath(*plain.parts[1:-1], last_name))
-            if answer and labelled[name][1] == sha256:
-                found[name] = answer
-    if is_whole and is_current:
+    folder = open_folder(results)
+    if folder is None:
         return found
-    for path in _find(results, sought, stop) if sought else ():
-        sha256, answer = _read_result(path)
-        found |= {name: answer for name in sought[path.name] if answer and labelled[name][1] == sha256}
+    with folder:
+        sought: dict[str, list[str]] = {}  # by the last name of a result: who may be meant
+        for name in labelled.keys() - found.keys():
+            *above, last = name.split("/")[1:]
+            for last_name in (f"{last}.json", with_ending(last, f"~{labelled[name][1][:8]}", ".json")):
+                sought.setdefault(last_name, []).append(name)
+                sha256, answer = _read_result(folder, "/".join([*above, last_name]))
+                if answer and labelled[name][1] == sha256:
+                    found[name] = answer
+        if (is_whole and is_current) or not sought:
+            return found
+        for path in files(folder, 0.0, others=True):
+            if stop.is_set():
+                break
+            if meant := sought.get(path.rpartition("/")[2]):
+                sha256, answer = _read_result(folder, path)
+                found |= {name: answer for name in meant if answer and labelled[name][1] == sha256}
     return found
 
 
@@ -98,29 +106,10 @@ def _ask_index(path: Path, labelled: dict[str, Label]) -> tuple[dict[str, Answer
         return found, False
 
 
-def _find(folder: Path, names: Iterable[str], stop: threading.Event) -> list[Path]:
-    """The files of these names, wherever they are below a folder."""
-    found: list[Path] = []
-    pending = [str(folder)]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if stop.is_set():
-                        return found
-                    if entry.name in names:
-                        found.append(Path(entry.path))
-                    elif entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-        except OSError:
-            continue
-    return found
-
-
-def _read_result(path: Path) -> tuple[str, Answer | None]:
+def _read_result(folder: Folder, path: str) -> tuple[str, Answer | None]:
     """The digest of what was answered, and the answer."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read(folder, path) or b"")
         return content["sha256"], Answer(content["digit"], content["model"]["version"], content.get("review_reason"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "", None

@@ -147,6 +147,17 @@ def test_an_answer_to_other_bytes_of_the_same_name_is_not_the_answer(tmp_path: P
     assert found == {"2/below/a.png": Answer(7, "v0001")}
 
 
+@pytest.mark.parametrize("place", ["", "deep/"])
+def test_no_link_in_the_results_is_followed(tmp_path: Path, digits: Digits, place: str) -> None:
+    """Wherever it may lead; nor is a pipe waited for, by which whoever may write there kept all labels from counting."""
+    results = tmp_path / "results"
+    answer(tmp_path, "elsewhere.png", digits.png(0), 3)
+    (results / place).mkdir(parents=True)
+    (results / f"{place}a.png.json").symlink_to(tmp_path / "elsewhere.png.json")
+    labelled = {"7/a.png": (7, hashlib.sha256(digits.png(0)).hexdigest())}
+    assert {} == find_answers(tmp_path / "no index", False, results, labelled, Event())
+
+
 def test_the_results_are_walked_once_for_all_that_nobody_answered(settings: Settings, digits: Digits) -> None:
     """However many corrections have no answer, the kernel is asked for the names in results/ once a pass."""
     results = settings.folder("results")
@@ -218,8 +229,11 @@ def scans_of(folder: Path) -> Iterator[list[str]]:
     is_on = True
 
     def hear(event: str, arguments: tuple[object, ...]) -> None:
-        if is_on and event == "os.scandir" and str(arguments[0]).startswith(str(folder)):
-            scans.append(str(arguments[0]))
+        if is_on and event == "os.scandir":
+            of = arguments[0]
+            place = Path(f"/proc/self/fd/{of}").readlink() if isinstance(of, int) else Path(str(of))
+            if place.is_relative_to(folder):
+                scans.append(str(place))
 
     sys.addaudithook(hear)
     try:
