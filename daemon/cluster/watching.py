@@ -118,7 +118,10 @@ class Watching:
         if now < self._survey_due:
             return
         try:
-            with Folder(self._settings.folder("inbox")) as inbox, Folder(self._settings.folder("work"), own=True) as work:
+            with (
+                Folder(self._settings.folder("inbox"), mounts=False) as inbox,
+                Folder(self._settings.folder("work"), own=True) as work,
+            ):
                 waiting = _files(paths_below(inbox, EVERYWHERE, ignoring(self._settings.inbox.ignore)))
                 claimed = len(_files(paths_below(work, EVERYWHERE)))
             with Folder(self._settings.folder("work") / STREAM, own=True) as claims:

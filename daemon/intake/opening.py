@@ -49,14 +49,14 @@ def let_in(acl: bytes | None, mode: int, user: int) -> bytes:
 
 
 def open_folders(path: str) -> int:
-    """Let this user into every folder below one.
+    """Let this user into every folder below one, but for what is mounted there: nothing is taken from that.
 
     Returns:
         How many were closed to it.
 
     """
     opened = 0
-    with Folder(path) as top:
+    with Folder(path, mounts=False) as top:
         levels = [_folders_in(top, "")]  # not their names, for memory holds only so many
         while levels:
             name = next(levels[-1], None)
@@ -84,12 +84,12 @@ def _folders_in(top: Folder, name: str) -> Iterator[str]:
 
 
 def _complain(top: Folder, name: str, error: OSError) -> None:
-    if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # not one that has gone, or become something else
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EXDEV):  # one that has gone, or become something else; a mount
         print(f"{printable(f'{top.path}/{name}')}: {error.strerror}", file=sys.stderr)
 
 
 def _let_into(top: Folder, name: str) -> bool:
-    descriptor = top.open(name, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = top.open_folder(name)
     try:
         status = os.fstat(descriptor)
         try:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -294,6 +295,26 @@ def test_a_survey_is_of_so_many_names_at_most(room: Room, monkeypatch: pytest.Mo
     metrics = Metrics()
     watching.Watching(room.settings, metrics, Summed(metrics.registry), Readiness(metrics)).survey(0.0)
     assert 3 == metrics.registry.get_sample_value("digitd_backlog_images", {"folder": "inbox"})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_survey_passes_over_what_is_mounted_in_the_inbox(room: Room) -> None:
+    """No task enters it: its files were a backlog for ever, and where its server had gone systemd ended who waited."""
+    pytest.importorskip("pyspark")
+    from daemon.cluster import watching
+
+    room.put("a.png")
+    (room.root / "work/.stream").mkdir(exist_ok=True)
+    mounted = room.root / "inbox" / "mounted"
+    mounted.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", mounted], check=True)
+    try:
+        (mounted / "b.png").touch()
+        metrics = Metrics()
+        watching.Watching(room.settings, metrics, Summed(metrics.registry), Readiness(metrics)).survey(0.0)
+        assert 1 == metrics.registry.get_sample_value("digitd_backlog_images", {"folder": "inbox"})
+    finally:
+        subprocess.run(["umount", "-l", mounted], check=True)
 
 
 def test_only_the_pinned_model_answers(walked: tuple[Room, Walker]) -> None:

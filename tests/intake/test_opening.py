@@ -117,6 +117,21 @@ def test_no_link_is_followed_and_no_file_is_touched(inbox: Path) -> None:
     assert 0o600 == file.stat().st_mode & 0o777
 
 
+@needs_root
+def test_what_is_mounted_in_the_inbox_is_left_alone(inbox: Path) -> None:
+    """The daemon takes nothing from there; and where its server has gone, whoever looks would wait while others are shut."""
+    drop_folder(inbox, "shut", 0o700)
+    (inbox / "mounted").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0700,uid=12345", "none", inbox / "mounted"], check=True)
+    try:
+        drop_folder(inbox / "mounted", "batch", 0o755)
+        assert (0, f"{inbox}: 1 sub-folders had kept digitd out\n") == ((done := open_them(inbox)).returncode, done.stderr)
+        assert ["system.posix_acl_access"] == os.listxattr(inbox / "shut")
+        assert [] == os.listxattr(inbox / "mounted") + os.listxattr(inbox / "mounted" / "batch")
+    finally:
+        subprocess.run(["umount", "-l", inbox / "mounted"], check=True)
+
+
 def test_an_acl_is_extended() -> None:
     """The entries stay in the kernel's order, with a mask that keeps nothing of the user's back."""
     mode_only = let_in(None, 0o40750, 7)
