@@ -16,6 +16,7 @@ from daemon.models.version import digest, open_file
 log = logging.getLogger(__name__)
 
 LAST = 10**18 - 1  # the highest number that VERSION allows
+A_TRAINING = "a training"  # so what begins a version by one is told; all else is taken in
 OF_WHOLE_ONES = {"vetted", "promoted", "refused", "insufficient_evidence", "overtaken", "current", "live"}  # ledger events
 
 

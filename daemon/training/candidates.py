@@ -8,7 +8,8 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ class Candidates:
 
     def _attempt(self, lock: int, verbose: int, fingerprint: str, facts: dict[str, Any]) -> Run:
         """Train once, and write down what came of it."""
-        name = making.begin(self._registry, f"a training ({facts['why']})")
+        name = making.begin(self._registry, f"{making.A_TRAINING} ({facts['why']})")
         log.info("retraining (%s): %s begins", facts["why"], name)
         started = time.monotonic()
         try:
@@ -220,7 +221,11 @@ class Candidates:
         return run
 
     def _check_champion(self, name: str, judged_against: str | None) -> None:
-        """Raise ChampionChanged where another version has become the champion while the candidate was made."""
+        """Raise ChampionChanged where another model has become the champion while the candidate was made."""
+        if self._registry.foreign() is not None:
+            raise ChampionChanged(
+                f"{name}: expected {judged_against} as the champion still. Received: somebody's own model."
+            )
         champion = self._registry.current().name if judged_against else self._registry.current_name()
         if champion != judged_against:
             raise ChampionChanged(f"{name}: expected {judged_against} to be the champion still. Received: {champion}.")
@@ -283,7 +288,7 @@ class Candidates:
         chosen = self.settings.training
         learnt = [
             sorted(labels),
-            [list(_status_of_all(self.settings.root / name)) for name in (chosen.dataset, chosen.scans) if name],
+            [_status_of_all(self.settings.root / name) for name in (chosen.dataset, chosen.scans) if name],
             chosen.model_dump(),
             self.settings.retrain.model_dump(
                 include={"steps", "learning_rate", "corrections_share", "most_corrections", "patience"}
@@ -307,8 +312,11 @@ class Candidates:
         )
 
 
-def _status_of_all(dataset: Path) -> Iterator[tuple[str, int, int]]:
+def _status_of_all(dataset: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of last change of a data set's file, or of each in its folder; none for one of Keras' own."""
-    for path in [dataset] if dataset.is_file() else list_folder(dataset):
-        status = path.stat()
-        yield str(path.relative_to(dataset)), status.st_size, status.st_mtime_ns
+    found = []
+    with suppress(OSError):  # what is wrong with it the training says
+        for path in [dataset] if dataset.is_file() else list_folder(dataset):
+            status = path.stat()
+            found.append((str(path.relative_to(dataset)), status.st_size, status.st_mtime_ns))
+    return found

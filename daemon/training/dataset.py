@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,15 +153,27 @@ def _check(part: str, split: Split, path: Path) -> None:
 
 
 def list_folder(folder: Path) -> Iterator[Path]:
-    """The images of a folder that is a data set: folder/<digit>/*, without hidden ones, in the same order each time."""
+    """The images of a folder that is a data set: folder/<digit>/*, without hidden ones, in the same order each time.
+
+    Raises:
+        OSError: a digit's folder cannot be looked into.
+
+    """
     for digit in range(10):
-        yield from sorted(file for file in (folder / str(digit)).glob("*") if not file.name.startswith("."))
+        with suppress(FileNotFoundError):
+            yield from sorted(file for file in (folder / str(digit)).iterdir() if not file.name.startswith("."))
 
 
 def _load_folder(name: str, folder: Path, limits: InboxSettings) -> BaseData:
     """Read folder/<digit>/*; by the digest of its pixels one image in TEST_ONE_IN is test, for ever and in any format."""
     parts: dict[bool, tuple[list[np.ndarray], list[int]]] = {False: ([], []), True: ([], [])}
-    for file in list_folder(folder):
+    try:
+        found = list(list_folder(folder))
+    except OSError as error:
+        raise ConfigError(
+            f"[training] dataset: {folder}: expected sub-folders 0 to 9 that can be looked into. Received: {error}"
+        ) from error
+    for file in found:
         digit = int(file.parent.name)
         try:
             pixels = load_image(file, limits.max_bytes, limits.max_pixels).pixels
@@ -175,5 +188,10 @@ def _load_folder(name: str, folder: Path, limits: InboxSettings) -> BaseData:
                 f"[training] dataset: {folder}: expected sub-folders 0 to 9 with images, enough that one in "
                 f"{TEST_ONE_IN} can be kept for testing. Received: none for {part}."
             )
+    if missing := sorted({*range(10)}.difference(*(digits for _, digits in parts.values()))):  # it would be forgotten
+        raise ConfigError(
+            f"[training] dataset: {folder}: expected sub-folders 0 to 9 with images. "
+            f"Received: none of {', '.join(map(str, missing))}."
+        )
     train, test = (Split(np.stack(images), np.array(digits, np.uint8)) for images, digits in parts.values())
     return BaseData(name, train, test)

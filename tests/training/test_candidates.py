@@ -254,6 +254,17 @@ def test_a_model_that_a_person_puts_in_the_place_of_current_is_not_overridden(ch
     assert child.registry.current().name == "v0002"
 
 
+def test_a_model_that_a_person_puts_there_comes_before_a_first_version(child: Child) -> None:
+    """Where there was none to be judged against, too."""
+    for path in child.registry.folder.glob("v0001.*"):
+        path.unlink()
+    current = child.registry.folder / "current.h5"
+    child.meanwhile = lambda: current.write_bytes(b"somebody's own model")
+    with pytest.raises(making.TrainingUnderWay, match="somebody's own, which a daemon that runs takes in"):
+        train(child)
+    assert current.read_bytes() == b"somebody's own model"
+
+
 def test_the_same_again_is_nothing_to_learn(child: Child, digits: Digits) -> None:
     """Until there is another correction, or one moved to another digit."""
     train(child)
@@ -290,6 +301,16 @@ def test_a_folder_data_set_is_looked_at_as_it_is_read(child: Child, open_path: P
     assert train(child, even_if_nothing_new=False).result == "nothing_to_learn"
     put(open_path, 3, "b.png", digits.png(1))
     assert train(child, even_if_nothing_new=False).result != "nothing_to_learn"
+
+
+def test_what_is_wrong_with_a_data_set_is_the_trainings_to_say(child: Child) -> None:
+    """A link in it that leads nowhere ended each training before it began, without a word in the ledger."""
+    data = child.settings.root / "mine" / "3"
+    data.mkdir(parents=True)
+    (data / "a.png").symlink_to("nowhere")
+    training = child.settings.training.model_copy(update={"dataset": "mine"})
+    child.settings = child.settings.model_copy(update={"training": training}).read_from(child.settings.file)
+    assert "promoted" == train(child, even_if_nothing_new=False).result
 
 
 def test_what_a_training_looked_at_is_remembered_if_it_came_to_a_verdict(child: Child, digits: Digits) -> None:

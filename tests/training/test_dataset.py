@@ -1,5 +1,6 @@
 """dataset.py: the base data set in its three forms, and its split."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from PIL import Image
 
 from daemon.config import ConfigError, InboxSettings
 from daemon.training.dataset import BaseData, Split, load_base_data, split_validation
-from tests.conftest import REPOSITORY, Digits
+from tests.conftest import REPOSITORY, Digits, as_ordinary_user
+from tests.training.test_corrections import put
 
 LIMITS = InboxSettings()
 SHIPPED = REPOSITORY / "datasets" / "mnist.npz"
@@ -145,7 +147,7 @@ def test_a_folder_is_a_data_set(tmp_path: Path, digits: Digits) -> None:
 
 def test_an_image_is_in_one_part_in_whatever_format(tmp_path: Path, digits: Digits) -> None:
     """What is learnt from its PNG is not tested on its BMP."""
-    for number in range(60):
+    for number in range(70):
         folder = tmp_path / "mine" / str(digits.labels[number])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.png").write_bytes(digits.png(number))
@@ -167,6 +169,23 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(ConfigError, match="Received: none for training"):
         load(tmp_path, "mine")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_passed_over(open_path: Path, digits: Digits) -> None:
+    """Without one digit, or with a folder that somebody has closed, a training would have forgotten that digit."""
+    data = open_path / "mine"
+    for number in range(120):
+        put(data, digits.labels[number], f"{number}.png", digits.png(number))
+    load(open_path, "mine")
+    (data / "4").chmod(0)
+    try:
+        with as_ordinary_user(), pytest.raises(ConfigError, match=r"can be looked into.* Permission denied.*/4"):
+            load(open_path, "mine")
+    finally:
+        (data / "4").chmod(0o755)
+    shutil.rmtree(data / "4")
+    with pytest.raises(ConfigError, match=r"sub-folders 0 to 9 with images\. Received: none of 4\."):
+        load(open_path, "mine")
 
 
 def test_the_validation_split_is_a_partition() -> None:
