@@ -47,7 +47,7 @@ class VettingHindered(VettingStopped):
 
 
 def adopt(registry: Registry, vet: Vet, file: Path) -> str:
-    """Make a version of a foreign .h5, after it passed.
+    """Make a version of a foreign .h5, after it passed; what is the file of a version here is that version.
 
     Returns:
         The version's name.
@@ -63,6 +63,8 @@ def adopt(registry: Registry, vet: Vet, file: Path) -> str:
         copy = making.unfinished(registry, name)
         try:
             size = _copy(file, copy)  # what is vetted is what is kept, whatever becomes of the original
+            if known := registry.proven_of(file_sha256(copy)):
+                return known  # a stranger has no calibration, no layers, and nothing that drift is measured against
             found = vet(copy, file)
             making.finish(
                 registry,

@@ -92,6 +92,14 @@ class Registry:
             )
         return Version(name, path, manifest)
 
+    def proven_of(self, sha256: str) -> str | None:
+        """The newest proven version whose .h5 has this digest; None where there is none."""
+        for name in reversed(self.names()):
+            with suppress(RegistryError):
+                if self.manifest(name).sha256 == sha256 and self.is_proven(self.version(name)):
+                    return name
+        return None
+
     def is_proven(self, version: Version) -> bool:
         """Whether its file was made or vetted here, or is the one that digitd ships."""
         return is_shipped(version.manifest) or is_known(version.name, version.manifest, self.ledger, ("made", "vetted"))
@@ -217,9 +225,11 @@ class Registry:
 
         Raises:
             ChampionChanged: another version than `instead_of` would answer now, or a model of somebody's own waits.
+            RegistryError: there is no such version, as it was removed for its age meanwhile.
 
         """
         with self.choosing():
+            self.manifest(name)
             if instead_of is not None and self.foreign() is not None:
                 raise ChampionChanged(
                     f"{name}: expected {instead_of} to be the champion still. Received: somebody's own model."

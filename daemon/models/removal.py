@@ -15,8 +15,13 @@ log = logging.getLogger(__name__)
 def remove_old(registry: Registry, keep: int) -> list[str]:
     """Remove the oldest versions beyond `keep`, of those that were made here or came with digitd; return their names.
 
-    Never the current, the previous, or the one that answers.
+    Never the current, the previous, or the one that answers; and nobody chooses meanwhile.
     """
+    with registry.choosing():
+        return _remove_old(registry, keep)
+
+
+def _remove_old(registry: Registry, keep: int) -> list[str]:
     needed = {registry.current_name(), registry.previous_name()}
     with suppress(RegistryError):
         needed.add(registry.current().name)

@@ -160,7 +160,7 @@ class Swapper:
             name = adopt(self._registry, self._vet, path)
             with self._registry.choosing():
                 if os.path.samestat(status, path.stat()):  # else somebody chose another version meanwhile
-                    if self._live:
+                    if self._live and self._live.name != name:
                         replace_symlink(path.with_name(PREVIOUS), f"{self._live.name}.h5")
                     replace_symlink(path, f"{name}.h5")
                     self._record("current", name, "put in the place of current.h5 by hand")

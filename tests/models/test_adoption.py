@@ -79,6 +79,17 @@ def test_a_persons_own_file_in_models_is_not_removed(registry: Registry) -> None
     assert SHIPPED.read_bytes() == own.read_bytes()
 
 
+def test_the_file_of_a_version_is_that_version(registry: Registry) -> None:
+    """As of `digitd promote models/v0001.h5`: a stranger's has no calibration, and the next training began from scratch."""
+    for name in ("v0001.h5", "v0001.json"):
+        shutil.copy(REPOSITORY / "models" / name, registry.folder)
+    shutil.copy(SHIPPED, registry.folder / "current.h5")  # as what follows links, such as `cp -rL`, brings a root back
+    for file in ("v0001.h5", "current.h5"):
+        assert "v0001" == adopt(registry, fails, registry.folder / file)
+    assert ["v0001"] == registry.names()
+    assert registry.manifest("v0001").calibration is not None
+
+
 def test_a_version_that_lost_its_manifest_can_be_taken_in_again(registry: Registry) -> None:
     """It was whole once, and is nothing that a training left unfinished."""
     name = adopt(registry, passes, SHIPPED)
@@ -91,7 +102,11 @@ def test_a_version_that_lost_its_manifest_can_be_taken_in_again(registry: Regist
 
 def test_what_was_taken_in_is_not_removed_as_old(registry: Registry) -> None:
     """Moved to the place of current.h5, it is a person's only copy."""
-    names = [adopt(registry, passes, SHIPPED) for _ in range(4)]
+    names = []
+    for number in range(4):
+        own = registry.folder / "own.h5"
+        own.write_bytes(SHIPPED.read_bytes() + bytes([number]))
+        names.append(adopt(registry, passes, own))
     assert [] == remove_old(registry, 2)
     assert set(names) <= set(registry.names())
 

@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -242,6 +242,20 @@ def test_what_was_copied_here_by_hand_is_not_removed_as_old(registry: Registry) 
     made = [make(registry, bytes([number])).name for number in range(4)]
     assert remove_old(registry, 2) == made[:2]
     assert registry.names() == ["v0001", "v0002", *made[2:]]
+
+
+def test_what_somebody_chooses_is_not_removed_as_old(registry: Registry) -> None:
+    """Nor is it chosen once it was removed: one comes after the other."""
+    made = [make(registry, bytes([number])).name for number in range(4)]
+    with ThreadPoolExecutor(1) as threads:
+        with registry.choosing():
+            done = threads.submit(remove_old, registry, 2)
+            wait([done], timeout=1)  # it comes to its end now only where it looks at no choice
+            registry._choose(made[0], "by hand", None)
+        assert ["v0001", made[1]] == done.result()
+    assert registry.current().name == made[0]
+    with pytest.raises(RegistryError, match=f"{made[1]}.json: expected a model version"):
+        registry.make_current(made[1], "by hand")
 
 
 def test_what_a_person_wrote_into_the_ledger_is_passed_over(registry: Registry) -> None:

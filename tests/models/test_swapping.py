@@ -242,6 +242,22 @@ def test_a_file_in_the_place_of_current_is_taken_in(root: Root, changed: float) 
     assert "v0001" == root.registry.roll_back()
 
 
+def test_a_version_in_the_place_of_its_own_link_stays_that_version(root: Root) -> None:
+    """As where a backup has followed links: nothing becomes live, and a rollback goes back to what it did before."""
+    root.add("v0002")
+    for name in ("v0001", "v0002"):
+        root.registry.make_current(name, "test")
+    swapper = root.swapper()
+    link = root.registry.folder / "current.h5"
+    link.unlink()
+    link.write_bytes((root.registry.folder / "v0002.h5").read_bytes())
+    os.utime(link, (LONG_AGO, LONG_AGO))
+    swapper.run_once(0.0)
+    assert (["v0001", "v0002"], []) == (root.registry.names(), root.vetting.asked)
+    assert (Path("v0002.h5"), "v0002") == (link.readlink(), live(swapper))
+    assert "v0001" == root.registry.roll_back()
+
+
 def test_while_a_file_in_the_place_of_current_waits_the_version_before_answers(root: Root) -> None:
     """Also after a restart: the last one that was live, and not the one before that."""
     root.add("v0002")
