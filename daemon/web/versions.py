@@ -15,6 +15,7 @@ from typing import Any
 
 from daemon.config import Settings
 from daemon.folders import Folder
+from daemon.models.making import A_TRAINING
 from daemon.models.manifest import Manifest, NoDigitCounts
 from daemon.models.registry import Registry, RegistryError
 from daemon.training.dataset import NO_DIGIT
@@ -118,7 +119,9 @@ def running(settings: Settings, lines: Sequence[Line], in_progress: bool, now: f
 
     """
     begun = next((line for line in reversed(lines) if line["event"] == "begun"), None)
-    if begun is None or any(line["version"] == begun["version"] and line["event"] in ENDS for line in lines):
+    if begun is None or not str(begun.get("reason")).startswith(A_TRAINING):
+        return None
+    if any(line["version"] == begun["version"] and line["event"] in ENDS for line in lines):
         return None
     path = logs_of(settings, begun["version"]) / "progress.json"
     try:

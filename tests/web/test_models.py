@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from daemon.config import Settings
 from daemon.files import file_sha256
 from daemon.index.schema import INSERT_LABEL, open_to_write
-from daemon.models.registry import Registry
+from daemon.models.adoption import Findings, adopt
+from daemon.models.registry import Registry, RegistryError
 from daemon.training.labels import write_learnt
 from daemon.web.access import Access
 from daemon.web.application import make_application
@@ -167,6 +168,21 @@ def test_the_training_that_runs(settings: Settings) -> None:
     assert running(settings, begun, False, time.time() + 9_000_000) is None
     for end in ("promoted", "refused", "failed", "stopped", "overtaken"):
         assert running(settings, begun + lines((NOW + 9, end, "v0002")), True, NOW + 10) is None
+
+
+def test_a_model_that_is_taken_in_is_no_training(settings: Settings, tmp_path: Path) -> None:
+    """Of `digitd promote own.h5` the page said for half an hour that a training ran, whatever came of it."""
+    registry = Registry(settings.folder("models"))
+    own = tmp_path / "own.h5"
+    own.write_bytes(b"own")
+    with pytest.raises(RegistryError):
+        adopt(registry, refuse, own)
+    assert running(settings, list(registry.ledger.lines()), False, time.time()) is None
+
+
+def refuse(file: Path, _shown: Path) -> Findings:
+    """What a limited process says of a bad model."""
+    raise RegistryError(f"{file} is bad")
 
 
 def test_the_corrections_that_wait_are_counted(browser: TestClient, settings: Settings) -> None:
