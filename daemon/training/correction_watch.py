@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 
 import numpy as np
@@ -138,7 +138,7 @@ class CorrectionWatch:
             What is new: by name, the label.
 
         """
-        places, new, pending = self._places, dict[str, Label](), deque(NAMES)
+        places, new, pending, listed = self._places, dict[str, Label](), deque(NAMES), Counter[str]()
         before, self._waiting, self._places = self._waiting, {}, {}
         self.is_complete = True
         while pending:
@@ -146,11 +146,13 @@ class CorrectionWatch:
             place, changed = places.get(below), last_change(self._folder, below)
             if place is None or is_thorough or not place.is_settled or place.changed != changed:
                 known = place.files if place else self._recalled.pop(below, NO_FILES)
-                listing = look_into(self._folder, below, self._tell, self._rest if is_thorough else None)
+                listing = look_into(self._folder, below, self._tell, listed, self._rest if is_thorough else None)
                 files, is_complete = self._read(below, *compare(known, listing), before, new)
                 self.is_complete &= is_complete
                 is_settled = is_complete and now >= changed / 1e9 + SETTLED_SECONDS
                 place = Place(changed, is_settled, listing.folders, files)
+            else:
+                listed[below.partition("/")[0]] += len(place.files) + len(place.folders)
             self._places[below] = place
             pending += place.folders
         was, are = ([place.files for place in each.values()] for each in (places, self._places))

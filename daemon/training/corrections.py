@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from daemon.reading.chunks import decode_all
 from daemon.training.dataset import NO_DIGIT, Split
 
 NAMES = (*(str(digit) for digit in range(10)), "none")  # of the folders below corrections/, by label; "none" is NO_DIGIT's
+MOST_LISTED = 200_000  # files and folders of one label: each takes 0.5 KB, and people can make more than memory holds
 ALIKE = 8.0  # grey levels, root mean square
 Label = tuple[int, str]  # a digit or NO_DIGIT, and the SHA-256 of the file that shows it
 
@@ -164,10 +165,10 @@ def list_corrections(folder: Folder, tell: Callable[[str], None] = lambda _: Non
         tell: told of what cannot be looked into, and of links, which are not followed.
 
     """
-    pending = deque(NAMES)
+    pending, listed = deque(NAMES), Counter[str]()
     while pending:
         below = pending.popleft()
-        entries = list_folder(folder, below, tell)
+        entries = list_folder(folder, below, tell, listed)
         found = [(f"{below}/{entry.name}", status) for entry in entries if (status := status_in(below, entry, tell))]
         for name, status in sorted(found, key=itemgetter(0)):
             if stat.S_ISDIR(status.st_mode):
@@ -176,13 +177,28 @@ def list_corrections(folder: Folder, tell: Callable[[str], None] = lambda _: Non
                 yield name, status
 
 
-def list_folder(folder: Folder, below: str, tell: Callable[[str], None]) -> Iterator[os.DirEntry[str]]:
-    """The files and folders in a sub-folder of corrections/; hidden ones are left out. To be consumed at once."""
+def list_folder(folder: Folder, below: str, tell: Callable[[str], None], listed: Counter[str]) -> Iterator[os.DirEntry[str]]:
+    """The files and folders in a sub-folder of corrections/; hidden ones are left out. To be consumed at once.
+
+    Args:
+        folder: corrections/.
+        below: the sub-folder.
+        tell: told of what is left out.
+        listed: how many this walk has met of each label, by its folder; no more than MOST_LISTED.
+
+    """
+    label = below.partition("/")[0]
     try:
         for entry in folder.entries(below):
             if entry.name.startswith("."):
                 continue
             if entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False):
+                if listed[label] >= MOST_LISTED:
+                    tell(
+                        f"{label}: expected at most {MOST_LISTED:,} files and folders. Received: more; the rest is left out"
+                    )
+                    return
+                listed[label] += 1
                 yield entry
             else:
                 tell(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -68,19 +68,22 @@ def status_of(status: os.stat_result) -> int:
     return hash((status.st_ctime_ns, status.st_size)) & (1 << 63) - 1
 
 
-def look_into(folder: Folder, below: str, tell: Callable[[str], None], rest: Callable[[], None] | None) -> Listing:
+def look_into(
+    folder: Folder, below: str, tell: Callable[[str], None], listed: Counter[str], rest: Callable[[], None] | None
+) -> Listing:
     """List a folder.
 
     Args:
         folder: corrections/.
         below: which sub-folder.
         tell: told of what is neither a file nor a folder, and of what may not be looked at.
+        listed: as `list_folder` takes it.
         rest: called again and again while each file is asked for its status; None where none is.
 
     """
     folders, names = [], []
     inodes, statuses, changes = array("Q"), array("q"), array("q")
-    for entry in list_folder(folder, below, tell):
+    for entry in list_folder(folder, below, tell, listed):
         if entry.is_dir(follow_symlinks=False):
             folders.append(f"{below}/{entry.name}")
             continue
@@ -145,11 +148,11 @@ def read_labels(settings: Settings, now: float) -> Labels:
     path = settings.folder("corrections")
     if not path.is_dir():
         return Labels()
-    recalled, found, pending = recall(settings.index, now), [np.empty(0, ROW)], deque(NAMES)
+    recalled, found, pending, listed = recall(settings.index, now), [np.empty(0, ROW)], deque(NAMES), Counter[str]()
     with Folder(path) as folder:
         while pending:
             below = pending.popleft()
-            listing = look_into(folder, below, tell=lambda _: None, rest=lambda: None)
+            listing = look_into(folder, below, lambda _: None, listed, rest=lambda: None)
             same, others = compare(recalled.pop(below, np.empty(0, FILE)), listing)
             found.append(same["label"])
             pending += listing.folders

@@ -19,8 +19,9 @@ from daemon.drops import with_ending
 from daemon.index.schema import INSERT, INSERT_LABEL, Record, open_to_read, open_to_write, put_state
 from daemon.index.writer import Index
 from daemon.telemetry.metrics import Metrics
-from daemon.training import correction_watch
+from daemon.training import correction_watch, corrections
 from daemon.training.correction_watch import CorrectionWatch
+from daemon.training.corrections import list_usable
 from daemon.training.dataset import NO_DIGIT
 from daemon.training.given_answers import Answer, find_answers
 from daemon.training.labels import Labels, read_learnt
@@ -220,6 +221,23 @@ def test_what_is_too_much_for_one_pass_comes_at_once(
         put(settings.folder("corrections"), 7, f"{number}.png", digits.png(number))
     watch = watch_of(settings)
     assert [watch.run_once(NOW, steady) for steady in (0.0, 5.0, 5.1, 5.2, 5.3)] == [0, 2, 2, 1, 0]
+
+
+def test_of_more_files_than_memory_holds_the_rest_is_left_out(
+    settings: Settings, digits: Digits, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever may label can make millions, as hard links; other labels count as ever, and it is said once."""
+    monkeypatch.setattr(corrections, "MOST_LISTED", 4)
+    folder = settings.folder("corrections")
+    for number in range(6):
+        put(folder, 7, f"{number}.png", digits.png(number))
+        put(folder, 7, f"deep/{number}.png", digits.png(6 + number))
+    put(folder, 8, "a.png", digits.png(20))
+    watch = watch_of(settings)
+    passes(watch, 3)
+    assert {7, 8} == {label for label, _ in watch.labels}
+    assert {4, 5} >= {len(watch.labels), len(read_labels(settings, NOW)), len(list_usable(folder, lambda _: None))}
+    assert 1 == caplog.text.count("7: expected at most 4 files and folders. Received: more; the rest is left out")
 
 
 @contextmanager
