@@ -8,12 +8,13 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from daemon.config import LOCK, PRESENCE, STREAM, TEMPORARY, InboxSettings
 from daemon.drops import Drop
-from daemon.files import machine_fault
+from daemon.files import OWN_FAULTS, machine_fault
 from daemon.folders import DEEPEST_FOLDER, MOST_LEVELS, Folder, rename, rename_to_free_name
 from daemon.intake.admission import when_dropped
 
@@ -69,10 +70,11 @@ def claim(inbox: Folder, work: Folder, name: str) -> Drop:
     """
     if "/" in name and (refusal := _too_deep(f"{name.rpartition('/')[0]}/")):
         raise FileNotFoundError(errno.ENOENT, refusal.strerror, name)
-    received = when_dropped(inbox, name)
-    if received is None:
-        raise BeingWritten
-    rename(inbox, name, work, name)
+    with _opened_anew_after_a_fault(inbox, work):
+        received = when_dropped(inbox, name)
+        if received is None:
+            raise BeingWritten
+        rename(inbox, name, work, name)
     if stat.S_ISDIR(work.status(name).st_mode):
         raise FolderClaimed
     return Drop(name, received)
@@ -86,11 +88,25 @@ def put_back(work: Folder, inbox: Folder, name: str) -> bool:
 
     """
     try:
-        return rename_to_free_name(work, name, inbox, name)
+        with _opened_anew_after_a_fault(work, inbox):
+            return rename_to_free_name(work, name, inbox, name)
     except OSError as error:
         if fault := machine_fault(error, Path(work.path), Path(inbox.path)):
             raise fault from error
         return False
+
+
+@contextmanager
+def _opened_anew_after_a_fault(*folders: Folder) -> Iterator[None]:
+    """What is held open may be dead for good: over NFS, of what another host removed; after FUSE's server had gone, all."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {*OWN_FAULTS, errno.ENOENT}:
+            with suppress(OSError):  # or after the next fault
+                for folder in folders:
+                    folder.renew()
+        raise
 
 
 def left_claims(work: Folder) -> Iterator[Drop]:

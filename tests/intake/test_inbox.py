@@ -7,6 +7,7 @@ import queue
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -576,6 +577,86 @@ def test_a_missing_inbox_stays_a_fault_until_it_is_back(room: Room) -> None:
     room.inbox.mkdir()
     room.put("a.png")
     assert {"a.png"} == {drop.name for drop in room.taker.take(10)}
+
+
+STALE = """
+import os, sys
+from pathlib import Path
+from daemon.config import InboxSettings
+from daemon.intake.inbox import Inbox
+from daemon.telemetry.metrics import Metrics
+folder = Path(sys.argv[1])
+inbox = Inbox(folder / "inbox", folder / "work", InboxSettings(rescan_seconds=3600), Metrics(), lambda: None)
+drops = inbox.take(2)
+os.rename(folder / "inbox/batch", folder / "stale")
+print([drop.name for drop in drops])
+for step in (lambda: inbox.put_back(drops[1]), *[lambda: [drop.name for drop in inbox.take(10)]] * 3):
+    try:
+        print(step())
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_a_folder_that_another_host_has_removed_closes_the_intake_for_nobody(room: Room) -> None:
+    """Over NFS what is held open of it is stale then: all that is asked of it fails, until it is opened anew."""
+    for name in ("batch/a.png", "batch/b.png", "batch/c.png", "z.png"):
+        room.put(name)
+    calls = "openat,newfstatat,renameat,renameat2"
+    stale = ["strace", "-f", "-qq", "-o", os.devnull, "-P", room.inbox.parent / "stale", "-e", f"trace={calls}"]
+    stale += ["-e", f"inject={calls}:error=ESTALE"]
+    command = [*stale, sys.executable, "-P", "-c", STALE, room.inbox.parent]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False
+    )
+    said = ["['batch/a.png', 'batch/b.png']", "Stale file handle", "['z.png']", "[]", "[]"]
+    assert said == done.stdout.splitlines(), done.stdout + done.stderr
+
+
+REMOUNTED = """
+import os, sys, time
+from pathlib import Path
+from daemon.config import InboxSettings
+from daemon.intake.inbox import Inbox
+from daemon.telemetry.metrics import Metrics
+folder = Path(sys.argv[1])
+inbox = Inbox(folder / "inbox", folder / "work", InboxSettings(rescan_seconds=0.001), Metrics(), lambda: None)
+drops = inbox.take(2)
+os.rename(folder / "inbox", folder / "stale")
+os.mkdir(folder / "inbox")
+os.rename(folder / "kept.png", folder / "inbox/kept.png")
+steps = [lambda: inbox.put_back(drops[1])] * 2 if sys.argv[2] == "give" else []
+for step in steps + [lambda: [drop.name for drop in inbox.take(10)]] * 3:
+    try:
+        print(step())
+    except OSError as error:
+        print(error.strerror)
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("take", ["Transport endpoint is not connected", "['kept.png']", "[]"]),
+        ("give", ["Transport endpoint is not connected", "True", "['kept.png']", "[]", "[]"]),
+    ],
+)
+def test_an_inbox_that_was_mounted_anew_is_opened_anew(room: Room, what: str, said: list[str]) -> None:
+    """Of a FUSE whose server had gone, what is held open is dead: each try at it failed, though it was long there again."""
+    for name in ("a.png", "b.png", "c.png"):
+        room.put(name)
+    room.put("kept.png").rename(room.inbox.parent / "kept.png")
+    calls = "openat,newfstatat,renameat,renameat2,linkat"
+    dead = ["strace", "-f", "-qq", "-o", os.devnull, "-P", room.inbox.parent / "stale", "-e", f"trace={calls}"]
+    dead += ["-e", f"inject={calls}:error=ENOTCONN"]
+    command = [*dead, sys.executable, "-P", "-c", REMOUNTED, room.inbox.parent, what]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False
+    )
+    assert said == done.stdout.splitlines(), done.stdout + done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
