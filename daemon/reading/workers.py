@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from daemon.folders import FOLDER
 from daemon.processes import die_with_parent, leave_cleared_folder
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ PRELOADED = ["daemon.reading.chunks", "daemon.reading.showing", "daemon.answerin
 IMPORTED_IN = os.getpid()  # the fork server, in what it forks: this module is among those
 AS_LONG = 10  # times its processor time a task may take by the clock
 STUCK_SECONDS = 10.0  # beyond the longest limit without any task ending: the pool is stuck
+_FORK_SERVER = forkserver._forkserver  # noqa: SLF001 -- nothing public tells where it listens, or ends it
+_OPEN = Path("/proc/self/fd")
+_held: list[int] = []  # the folder of its socket
 Result = TypeVar("Result")
 
 
@@ -101,6 +105,7 @@ class Workers:
             OSError: there are none to be had now.
 
         """
+        _hold_socket()
         now = time.monotonic()
         oldest = min(list(self._open.values()), default=now)  # at once: other threads end tasks meanwhile
         stuck = now - max(self._progress, oldest) > self._patience
@@ -144,12 +149,29 @@ def start_fork_server() -> ForkServerContext:
     os.environ["PYTHONSAFEPATH"] = "1"  # it would import from the current folder first, where anybody may have put a module
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # whose threads would take 90 MB each from a worker's address space
     forkserver.ensure_running()
+    _hold_socket()
     return context
+
+
+def _hold_socket() -> None:
+    """Ask the fork server beneath the folder that its socket is in, held open.
+
+    Once that folder is cleared away, as by `rm -r /tmp/*`, anybody may make one of its name with a socket of his own, and
+    would be handed the pipes by which results come to us.
+    """
+    server = vars(_FORK_SERVER)
+    if server["_forkserver_pid"] is None or Path(server["_forkserver_address"]).is_relative_to(_OPEN):
+        return
+    address = Path(server["_forkserver_address"])
+    while _held:
+        os.close(_held.pop())
+    _held.append(os.open(address.parent, FOLDER))
+    server["_forkserver_address"] = str(_OPEN / str(_held[0]) / address.name)
 
 
 def _replace_unreachable_fork_server() -> None:
     """Have another one started where its socket was cleared away: nobody could ask it for a process any more."""
-    server = vars(forkserver._forkserver)  # noqa: SLF001 -- nothing public tells, or ends it
+    server = vars(_FORK_SERVER)
     pid, address = server["_forkserver_pid"], server["_forkserver_address"]
     if pid is None or Path(address).exists():
         return

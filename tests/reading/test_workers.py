@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
@@ -208,14 +210,25 @@ def test_killed_processes_are_replaced(start: Callable[..., Started], digits: Di
 def test_processes_are_replaced_after_temporary_files_were_cleared_away(
     start: Callable[..., Started], tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As by `rm -r /tmp/*`: the fork server's socket goes with them, and no process could be had until the next start."""
+    """As by `rm -r /tmp/*`: the fork server's socket goes with them, and no process could be had until the next start.
+
+    Nor is whoever takes its place handed anything, such as the pipes by which results come.
+    """
     started = start()
     drops = put(started.work, {"a.png": digits.png(0)})
     started.decode(drops)
+    socket_path = Path(get_temp_dir(), Path(forkserver._forkserver._forkserver_address).name)
     shutil.rmtree(get_temp_dir())
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "cleared"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "cleared"))
-    started.lose_processes(drops)
+    socket_path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as intruder:  # anybody's, who has made a folder of that name in /tmp
+        intruder.bind(str(socket_path))
+        intruder.listen()
+        intruder.setblocking(False)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "cleared"))
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "cleared"))
+        started.lose_processes(drops)
+        with pytest.raises(BlockingIOError):  # nobody came to him
+            intruder.accept()
 
 
 def test_a_process_publishes(start: Callable[..., Started]) -> None:
