@@ -134,9 +134,14 @@ def take_temporary_folder(root: Path) -> None:
 def leave_cleared_folder() -> None:
     """Keep what is temporary elsewhere where what `take_temporary_folder` took was cleared away.
 
-    As systemd does after ten days with what nobody touched, and `rm -r /tmp/*` with all.
+    As systemd does after ten days with what nobody touched, and `rm -r /tmp/*` with all. Then anybody may take its name.
     """
-    if not Path(tempfile.gettempdir()).exists():
+    folder = Path(tempfile.gettempdir())
+    try:
+        owners = {path.lstat().st_uid for path in (folder, folder.parent)}
+    except FileNotFoundError:
+        owners = {-1}
+    if not owners <= {0, os.geteuid()}:
         os.environ.pop("TMPDIR", None)
         tempfile.tempdir = None  # found anew: /tmp, mostly
 

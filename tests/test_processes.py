@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.processes import python, sweep_temporary_folders, take_temporary_folder
+from daemon.processes import python, sweep_temporary_folders, take_temporary_folder, temporary_folder
 from daemon.reading.workers import IMPORTED_IN, Workers
 from tests.conftest import NOBODY
 
@@ -180,6 +180,18 @@ def test_a_folder_for_temporary_files_that_somebody_else_made_is_not_taken(tempo
     sweep_temporary_folders(Path("one"))
     assert str(temporary) == tempfile.gettempdir()
     assert ["theirs"] == os.listdir(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a folder away")
+@pytest.mark.parametrize("whose", ["", "folder"])
+def test_a_folder_for_temporary_files_that_somebody_made_anew_is_left(temporary: Path, whose: str) -> None:
+    """In it he could exchange all that children make there: where theirs are asked for, and answer in their place."""
+    os.chown(temporary, 0, 0)
+    (temporary / "folder").mkdir()
+    os.chown(temporary / whose, NOBODY, NOBODY)
+    tempfile.tempdir = str(temporary / "folder")
+    with temporary_folder() as own:
+        assert not Path(own).is_relative_to(temporary)
 
 
 def test_a_process_counts_from_its_own_start() -> None:
