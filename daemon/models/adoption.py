@@ -58,13 +58,13 @@ def adopt(registry: Registry, vet: Vet, file: Path) -> str:
         VettingStopped: it came to nothing.
 
     """
+    if file.is_file() and file.stat().st_size <= MAX_BYTES and (known := registry.proven_of(file_sha256(file))):
+        return known  # a stranger has no calibration, no layers, and nothing that drift is measured against
     with making.training(registry):  # nobody else takes the next name meanwhile
         name = making.begin(registry, f"{file} is taken in")
         copy = making.unfinished(registry, name)
         try:
             size = _copy(file, copy)  # what is vetted is what is kept, whatever becomes of the original
-            if known := registry.proven_of(file_sha256(copy)):
-                return known  # a stranger has no calibration, no layers, and nothing that drift is measured against
             found = vet(copy, file)
             making.finish(
                 registry,
