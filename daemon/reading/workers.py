@@ -165,8 +165,12 @@ def _hold_socket() -> None:
     address = Path(server["_forkserver_address"])
     while _held:
         os.close(_held.pop())
-    _held.append(os.open(address.parent, FOLDER))
-    server["_forkserver_address"] = str(_OPEN / str(_held[0]) / address.name)
+    folder = "none"  # where there is nothing
+    with suppress(OSError):  # it was cleared away before we came to it, or is somebody else's by now
+        _held.append(os.open(address.parent, FOLDER))
+        if os.fstat(_held[0]).st_uid == os.geteuid():
+            folder = str(_held[0])
+    server["_forkserver_address"] = str(_OPEN / folder / address.name)
 
 
 def _replace_unreachable_fork_server() -> None:
