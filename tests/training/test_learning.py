@@ -269,6 +269,8 @@ def test_foreign_models_are_vetted(champion_root: Path, run_daemon: Callable[...
 
     own = champion_root / "own.h5"
     shutil.copy(good, own)
+    with h5py.File(own, "r+") as file:
+        file.attrs["by"] = "somebody"  # else it would be v0001's file
     done = digitd(champion_root, "promote", str(own))
     assert (done.returncode, done.stdout) == (0, "v0001 -> v0003\n"), done.stderr
     wait_until(lambda: daemon.metric("digitd_model_swaps_total", result="swapped") == 1, daemon.log)
