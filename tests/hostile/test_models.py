@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from tests.faults.harness import FULL, REPOSITORY, Daemon, Drops, Nursery, fill, lay_out, mounted, needs_root, until
@@ -24,6 +25,13 @@ Damage = Callable[[Path], None]
 def shipped() -> bytes:
     """The model of this repository."""
     return (REPOSITORY / "models/v0001.h5").read_bytes()
+
+
+def of_somebody(path: Path) -> None:
+    """A good model that is no version's file."""
+    path.write_bytes(shipped())
+    with h5py.File(path, "r+") as file:
+        file.attrs["by"] = "somebody"
 
 
 def truncated(path: Path) -> None:
@@ -375,7 +383,7 @@ def test_a_full_disk_while_a_model_is_saved_leaves_the_old_one(nursery: Nursery,
             daemon.drops = Drops(root / "inbox")
             fill(point / "filler")
             own = tmp_path / "own.h5"
-            own.write_bytes(shipped())
+            of_somebody(own)
             done = promote(root, str(own))
             assert done.returncode == 1
             assert "Traceback" not in done.stderr, done.stderr
@@ -394,7 +402,7 @@ def test_a_full_disk_while_a_model_is_taken_in_is_not_its_end(nursery: Nursery) 
         (root / "datasets").symlink_to(REPOSITORY / "datasets")
         with Daemon(nursery, root) as daemon:
             daemon.drops = Drops(root / "inbox")
-            put_in_place(root, lambda path: path.write_bytes(shipped()), lambda: fill(point / "filler"))
+            put_in_place(root, of_somebody, lambda: fill(point / "filler"))
             until(lambda: refused(daemon) > 0, NOTICE_SECONDS, "it says that it cannot")
             assert "No space left" in daemon.log.read_text()
             assert not list((root / "models").glob("refused-*"))
