@@ -389,6 +389,8 @@ def test_a_second_one_is_refused_though_work_was_removed(root: Path, start_daemo
     assert daemon.process.pid == read_status(root / "work" / PRESENCE)["pid"]
     with pytest.raises(StartError, match="expected no other daemon"), ExitStack() as stack:
         take_root(load_settings(root / "config.toml"), stack)
+    (root / "work" / PRESENCE).unlink()
+    wait_until((root / "work" / PRESENCE).exists, "the daemon to be announced again")
 
 
 def test_one_whose_work_another_daemon_took_ends(root: Path, start_daemon: StartDaemon) -> None:

@@ -57,9 +57,9 @@ def stay_known(settings: Settings, names: Sequence[str], facts: dict[str, Any], 
             path = settings.folder(name) / LOCK
             if not path.exists() and (lock := take_lock(path)) is not None:
                 stack.callback(os.close, lock)
-                if path.parent == known.parent:
-                    stack.callback(os.close, announce(known, facts))
-        if (other := who_runs(known)) and other != facts | {"host": HOST}:
+        if not known.exists():
+            stack.callback(os.close, announce(known, facts))
+        elif (other := who_runs(known)) and other != facts | {"host": HOST}:
             raise StartError(f"{known.parent}: expected no other daemon beside this one. Received: {in_words(other)}.")
 
 
