@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from daemon.reading.components import Component, choose_digit, find_components
-from daemon.reading.page import find_inks
+from daemon.reading.inks import find_inks
 
 LEAST_CONTRAST = 60  # grey levels; paper's grain has less
 INK_SHARE = 0.4  # of the most ink; so little of it on a sheet has no threshold of Otsu's

@@ -16,8 +16,9 @@ from contextlib import suppress
 import numpy as np
 
 from daemon.reading.bold import read_bold
+from daemon.reading.inks import find_inks
 from daemon.reading.mnist import BOLD, SIDE, Blank, Reading, find_doubts, take_canonical, thin
-from daemon.reading.page import find_inks, read_page
+from daemon.reading.page import read_page
 from daemon.reading.small import has_even_paper, read_small, undo_enlargement, undo_smooth_enlargement
 
 SMALL = 40  # pixels; a picture whose longer side is below this takes the second way

@@ -25,17 +25,12 @@ from daemon.reading.components import (
 )
 from daemon.reading.drawing import draw
 from daemon.reading.frames import Frame, find_frame, find_framed
+from daemon.reading.inks import find_inks
 from daemon.reading.mnist import BLANK_CONTRAST, Blank, Reading, centre, fit
 from daemon.reading.rules import erase_rules
-from daemon.reading.shadows import DARKEST_PAPER, lift_shadows
-from daemon.reading.small import paper_is_light
+from daemon.reading.shadows import lift_shadows
 
-# Background and threshold.
-BACKGROUND_SIDE = 64  # pixels, about; the size at which paper and shadows are looked for
-REACH_SHARE = 0.11  # of the longer side; half the width of a square that no stroke fills
-EVEN_SHARE = 0.1  # of the places where ink and paper meet: so near to a half, their share tells nothing of which is which
-NARROW_SHARE = 0.75  # of the most contrast; where what is narrow has less, an edge has the most
-FLAT = 12  # grey levels; where the border of the background varies less, the paper has one grey all over
+# The threshold.
 FAINT_CONTRAST = 16  # grey levels; ink that covers little may be fainter, for paper's grain is everywhere
 FAINT_SHARE = 0.12  # of the picture
 LEAST_INK_SHARE = 0.4  # of the ink's mean level; what is weaker is paper, whatever Otsu says
@@ -56,8 +51,6 @@ MOST_TOUCHES = 16  # stretches of ink along the four borders together; more is n
 MOST_TOUCHES_ALONE = 8  # likewise, where as a page the picture is blank
 EDGE_COVER = 0.9  # of a border; where ink covers two of them, it is what lies beyond the paper
 TANGENT_SHARE = 0.02  # of the four borders, on average; what covers as much is more likely a digit cut out than lines
-
-LEVELS = np.arange(256, dtype=np.uint8)  # all grey levels
 
 
 def read_page(grey: np.ndarray) -> list[Reading]:
@@ -200,68 +193,6 @@ def _bridge_gaps(
         bridged = Reading(draw(np.maximum(ink, gaps * np.uint8(level)), level, joined, digit))
         return [*readings, bridged] if readings[0].doubt is None else [bridged, *readings]
     return [readings[0]._replace(doubt=readings[0].doubt or doubt)] if len(readings) == 1 else readings
-
-
-def find_inks(grey: np.ndarray) -> list[np.ndarray]:
-    """How much darker (or lighter, where ink is light) than its background each pixel is: (height, width) uint8.
-
-    Returns:
-        One, or two where ink seems to be light but may be dark, with light from one side: the darker first.
-
-    """
-    factor = max(1, round(max(grey.shape) / BACKGROUND_SIDE))
-    small = grey
-    if factor > 1:
-        size = -(-grey.shape[1] // factor), -(-grey.shape[0] // factor)
-        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    width = 2 * max(2, round(max(small.shape) * REACH_SHARE)) + 1
-    square = np.ones((width, width), np.uint8)
-    lightest, darkest = cv2.dilate(small, square), cv2.erode(small, square)
-    is_light = _ink_is_light(small, lightest, darkest, square)
-    background = cv2.dilate(darkest, square) if is_light else cv2.erode(lightest, square)
-    border = _border(background)
-    if int(border.max()) - int(border.min()) < FLAT:
-        even = np.full_like(LEVELS, np.median(border))
-        return [cv2.LUT(grey, _ink_on(even, LEVELS, is_light))]
-    size = grey.shape[1], grey.shape[0]
-    papers = [(background, is_light)]
-    if is_light:
-        papers.insert(0, (cv2.erode(lightest, square), False))
-    return [_ink_on(cv2.resize(paper, size, interpolation=cv2.INTER_LINEAR), grey, light) for paper, light in papers]
-
-
-def _ink_on(paper: np.ndarray, grey: np.ndarray, is_light: bool) -> np.ndarray:
-    """How much ink makes this paper so grey; arrays of one shape, uint8."""
-    if is_light:
-        return cv2.subtract(grey, paper)
-    # The missing share of the paper's light, so that a shadow does not weaken the ink in it.
-    return cv2.divide(cv2.subtract(paper, grey), np.maximum(paper, DARKEST_PAPER), scale=255)
-
-
-def _ink_is_light(grey: np.ndarray, lightest: np.ndarray, darkest: np.ndarray, square: np.ndarray) -> bool:
-    """Whether there is less light than dark where the two meet.
-
-    If that is even, a shadow's edge may have more contrast than the ink, but unlike ink it is not narrow: then by what is
-    narrow and stands out most, as a share of the light there. Else by where paper should be.
-    """
-    contrast = cv2.subtract(lightest, darkest)
-    middle = cv2.addWeighted(lightest, 0.5, darkest, 0.5, 0)
-    busy = contrast > contrast.max() // 2
-    dark = int(np.count_nonzero(busy & (grey < middle))) / max(int(np.count_nonzero(busy)), 1)  # hatching may even out
-    if abs(dark - 0.5) > EVEN_SHARE:
-        return dark > 0.5
-    paper = cv2.erode(lightest, square)
-    narrow = [cv2.subtract(grey, cv2.dilate(darkest, square)), cv2.subtract(paper, grey)]
-    if max(int(one.max()) for one in narrow) < NARROW_SHARE * int(contrast.max()):
-        margin = len(square) // 2  # along the border nothing tells an edge from a line
-        inner = slice(margin, -margin), slice(margin, -margin)
-        light, dark = (float((one[inner] / np.maximum(paper[inner], DARKEST_PAPER)).max(initial=0)) for one in narrow)
-        return light > dark
-    return not paper_is_light(grey)
-
-
-def _border(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
 
 
 def _find_threshold(ink: np.ndarray) -> tuple[float, float, float, float]:
