@@ -47,6 +47,19 @@ def test_a_digit_cut_to_its_ink_is_read_whole(strokes: list[tuple[float, float]]
     assert overlap(normalise(whole)[0].pixels, normalise(cut)[0].pixels) > 0.7
 
 
+@pytest.mark.parametrize("strokes", [FIVE, ZERO], ids=["5", "0"])
+@pytest.mark.parametrize("margins", [(2, 4, 0, 3), (4, 0, 4, 0), (6, 6, 0, 6)])
+def test_a_digit_cut_out_with_a_margin_on_some_sides_is_read_whole(
+    strokes: list[tuple[float, float]], margins: tuple[int, int, int, int]
+) -> None:
+    """However few sides its ink touches, it is no paper's edge, and the pieces of it are no specks beside one of them."""
+    cut = np.asarray(draw(strokes, (100, 140), 0, 4)).copy()
+    cut[40:50] = 250  # the pen left out a little, so that there are pieces
+    cut = np.pad(cut, (margins[:2], margins[2:]), constant_values=250)
+    whole = np.pad(cut, 60, constant_values=250)
+    assert max(overlap(normalise(whole)[0].pixels, reading.pixels) for reading in normalise(cut)) > 0.7
+
+
 def test_weak_strokes_of_a_cut_digit_are_read() -> None:
     """Where the pen pressed less, thin strokes that fill the picture are joined to the rest."""
     cut = np.asarray(draw(ZERO, (50, 50), 0, 2))
