@@ -226,7 +226,7 @@ def _read_crop(
         if covers[0]:
             break
     has_margin = deep > SOFT
-    if not covers[0] or (has_margin and covers[-2] > EDGE_COVER):
+    if not covers[0] or (has_margin and covers[-2 if chosen else -1] > EDGE_COVER):
         return None
     if sum(_count_touches(darkest > CLEAR_SHARE * threshold) for darkest in borders) > most:
         return None
