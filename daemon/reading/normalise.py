@@ -1,8 +1,8 @@
 """From grey pictures to readings in MNIST's form, cheapest way first. No state.
 
 1. What is in MNIST's form already is left alone.
-2. A picture under SMALL pixels, or one that was enlarged from such, holds a digit and nothing else: it is only scaled, and
-   where a shadow lies on it, scaled without it too.
+2. A picture under SMALL pixels, or one that was enlarged from such, holds a digit and nothing else: it is only scaled; but
+   where a shadow seems to lie on it, it is read without that before.
 3. All else is read as a page, and where that leaves ink out, also as a digit that was cut out of one; and as a bold digit,
    where much of the picture is ink. So is what may, under a shadow, only seem to have been enlarged.
 
@@ -78,22 +78,20 @@ def normalise(grey: np.ndarray) -> tuple[Reading, ...]:
 
 def _read_other(grey: np.ndarray) -> list[Reading]:
     grey = undo_enlargement(grey)
-    readings = []
     small = undo_smooth_enlargement(grey) if SMALL <= max(grey.shape) <= BLURRED else grey
-    if max(small.shape) < SMALL:
-        readings.append(Reading(read_small(small)))
-        if has_even_paper(grey):
-            return readings
-        if small is grey:
-            return readings + _read_under_a_shadow(grey)
-    if bold := read_bold(grey):
-        readings.append(bold)
+    as_it_is = [Reading(read_small(small))] if max(small.shape) < SMALL else []
+    if as_it_is and has_even_paper(grey):
+        return as_it_is
+    if as_it_is and small is grey:
+        return _read_under_a_shadow(grey) + as_it_is
+    bold = read_bold(grey)
+    readings = [bold] if bold else []
     try:
-        return readings + read_page(grey)
+        return readings + read_page(grey) + as_it_is
     except Blank:
-        if not readings:
+        if not (readings or as_it_is):
             raise
-        return readings
+        return readings + as_it_is
 
 
 def _read_under_a_shadow(grey: np.ndarray) -> list[Reading]:

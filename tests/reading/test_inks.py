@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from daemon.reading.inks import find_inks
 from daemon.reading.normalise import normalise
@@ -33,3 +34,12 @@ def test_a_digit_cut_to_its_ink_is_read_alike_in_light_from_one_side(strokes: li
     cut = (np.asarray(draw(strokes, (140, 200), 0, pen)) * 0.3 + 125).astype(np.uint8)
     plain = normalise(cut)[0].pixels
     assert 8 * [True] == [correlate(plain, normalise(light_from(turn, cut))[0].pixels) > 0.95 for turn in range(8)]
+
+
+@pytest.mark.parametrize("strokes", [FIVE, ZERO], ids=["5", "0"])
+def test_a_small_digit_under_a_shadow_is_read_first_without_it(strokes: list[tuple[float, float]]) -> None:
+    """What is too small for a page is likelier a digit under a shadow than whatever shape the shadow gives it."""
+    small = draw(strokes, (96, 136), 6, 12).resize((24, 34), Image.Resampling.BOX)
+    cut = (np.asarray(small) * 0.3 + 125).astype(np.uint8)
+    cut_in_half = cut * np.where(np.arange(24) < 12, 1, 0.65)
+    assert correlate(normalise(cut)[0].pixels, normalise(cut_in_half.astype(np.uint8))[0].pixels) > 0.8
