@@ -132,6 +132,27 @@ def over_a_box(_: Mnist) -> Iterator[Case]:
     yield from cases("over", fill_in)
 
 
+def on_ruled_paper(_: Mnist) -> Iterator[Case]:
+    """Photographed on ruled or squared paper, whose lines are paler, a little askew, and anywhere."""
+
+    def photograph(picture: np.ndarray, random: np.random.Generator) -> bytes:
+        tall, squared = float(np.exp(random.uniform(*np.log([170, 400])))), random.random() < 0.5
+        height = round(tall * random.uniform(1.3, 2.5))
+        width = round(height * random.uniform(0.8, 1.25))
+        middle = random.uniform(0.42, 0.58, 2)
+        ink = random.uniform(0.5, 0.9) * _lay(picture, (width, height), tall, (middle[0], middle[1]))
+        apart, slope = tall * (random.uniform(0.5, 1.3) if squared else random.uniform(0.9, 1.8)), random.normal(0, 0.025)
+        pen = max(0.8, apart * random.uniform(0.015, 0.045))
+        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+        lines = np.zeros((height, width), np.float32)
+        for across in (y + slope * x, x - slope * y)[: 1 + squared]:
+            off = np.abs((across + random.uniform(0, apart)) % apart - apart / 2)
+            lines = np.maximum(lines, np.clip(pen / 2 + 0.5 - off, 0, 1))
+        return _photograph(random.uniform(200, 245) * (1 - np.maximum(ink, random.uniform(0.12, 0.5) * lines)), random)
+
+    yield from cases("ruled", photograph)
+
+
 def _lay(picture: np.ndarray, size: tuple[int, int], tall: float, middle: tuple[float, float]) -> np.ndarray:
     """Lay a scan's ink onto a page: (height, width) float32, 0 to 1.
 
@@ -179,4 +200,5 @@ SETS: Sets = {
     "table": on_a_table,
     "tablet": on_a_tablet,
     "over a box": over_a_box,
+    "ruled": on_ruled_paper,
 }
