@@ -64,9 +64,11 @@ def _slope_on(paper: np.ndarray, reach: int, is_light: bool) -> np.ndarray:
         is_light: whether ink is; then what is lighter, along the other border, is none.
 
     """
+    height, width = paper.shape
+    halves = (paper[: -(-height // 2)], paper[height // 2 :]), (paper[:, : -(-width // 2)], paper[:, width // 2 :])
     changes = []
-    for length, across in zip(paper.shape, (paper, paper.T), strict=True):
-        slope = (cv2.mean(across[length // 2 :])[0] - cv2.mean(across[: -(-length // 2)])[0]) * 2 / length
+    for length, (first, last) in zip(paper.shape, halves, strict=True):
+        slope = (cv2.mean(last)[0] - cv2.mean(first)[0]) * 2 / length
         beyond = abs(slope) * np.maximum(reach - np.arange(length, dtype=np.float32), 0)  # where the numbers begin
         changes.append(beyond[::-1] if (slope > 0) == is_light else beyond)
     change = np.add.outer(*changes)

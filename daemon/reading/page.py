@@ -220,13 +220,15 @@ def _read_crop(
 
     """
     weak, most = WEAK_SHARE * threshold, MOST_TOUCHES if chosen else MOST_TOUCHES_ALONE
-    for deep in (SOFT, max(SOFT, round(MARGIN_SHARE * max(ink.shape)))):
-        borders = [border.max(axis=0) for border in (ink[:deep], ink[-deep:], ink[:, :deep].T, ink[:, -deep:].T)]
-        covers = sorted(float(np.mean(darkest > weak)) for darkest in borders)
-        if covers[0]:
-            break
-    has_margin = deep > SOFT
-    if not covers[0] or (has_margin and covers[-2 if chosen else -1] > EDGE_COVER):
+    borders = _borders(ink, max(SOFT, round(MARGIN_SHARE * max(ink.shape))))
+    if any(darkest.max() <= weak for darkest in borders):
+        return None
+    touched = _borders(ink, SOFT)
+    has_margin = any(darkest.max() <= weak for darkest in touched)
+    if not has_margin:
+        borders = touched
+    covers = sorted(float(np.mean(darkest > weak)) for darkest in borders)
+    if has_margin and covers[-2 if chosen else -1] > EDGE_COVER:
         return None
     if sum(_count_touches(darkest > CLEAR_SHARE * threshold) for darkest in borders) > most:
         return None
@@ -241,6 +243,12 @@ def _read_crop(
     kept = components.pick(areas >= SPECK_SHARE * areas[1:].max())
     likelier = sum(covers) > 4 * TANGENT_SHARE and covers[-2] < EDGE_COVER and not (has_margin and chosen)
     return Reading(draw(ink, level, components, kept), tell_several(kept)), likelier
+
+
+def _borders(ink: np.ndarray, deep: int) -> list[np.ndarray]:
+    """The most ink in so many pixels along each place of the four borders: (width,), (width,), (height,), (height,)."""
+    level = [cv2.reduce(part, 0, cv2.REDUCE_MAX)[0] for part in (ink[:deep], ink[-deep:])]
+    return level + [cv2.reduce(part, 1, cv2.REDUCE_MAX)[:, 0] for part in (ink[:, :deep], ink[:, -deep:])]
 
 
 def _count_touches(strong: np.ndarray) -> int:

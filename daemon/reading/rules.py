@@ -32,13 +32,14 @@ def _erase_level_rules(mask: np.ndarray) -> np.ndarray:
     upright = np.ones((thick, 1), np.uint8)
     strokes = cv2.morphologyEx(mask, cv2.MORPH_OPEN, upright, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
     thin = cv2.subtract(mask, strokes)
-    if _cover(thin) < SHARE * width:
+    around = np.ones((round(STEEPEST * width) + thick, 1), np.uint8)  # so many rows the steepest rule takes
+    if _covered(cv2.dilate(thin, around)).max() < SHARE * width:
         return mask
     rows, columns = np.nonzero(thin)
     level, counts = _find_slope(rows, columns - width / 2, width, height)
     seen = np.zeros((len(counts), width), np.uint8)
-    seen[level, columns] = 1
-    rules = np.count_nonzero(cv2.dilate(seen, np.ones((3, 1), np.uint8)), axis=1) > SHARE * width  # each column once
+    seen[level, columns] = 255
+    rules = _covered(cv2.dilate(seen, np.ones((3, 1), np.uint8))) > SHARE * width  # each column counts once
     if np.count_nonzero(rules[1:] > rules[:-1]) < FEWEST:
         end = max(1, round(END_SHARE * width))
         for ending in (columns < end, columns >= width - end):
@@ -55,6 +56,12 @@ def _erase_level_rules(mask: np.ndarray) -> np.ndarray:
 def _cover(mask: np.ndarray) -> int:
     """How many columns have any ink."""
     return cv2.countNonZero(cv2.reduce(mask, 0, cv2.REDUCE_MAX))
+
+
+def _covered(mask: np.ndarray) -> np.ndarray:
+    """How many columns have ink in each row: (height,) int."""
+    covered: np.ndarray = cv2.reduce(mask, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0] // 255
+    return covered
 
 
 def _find_slope(rows: np.ndarray, across: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
