@@ -334,6 +334,8 @@ def _explain(file: Path, overridden: dict[tuple[str, ...], str], detail: Any) ->
         known = _known_keys(location[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
+        if location in overridden and len(location) == 1:
+            hint = f" Between table and key two underscores are needed, as in {ENVIRONMENT_PREFIX}HTTP__PORT."
         return f"{where}: {key}: unknown key. Expected one of: {', '.join(known)}.{hint}"
     if detail["type"] == "missing" and location in (("training",), ("training", "layers")):
         return (

@@ -217,6 +217,13 @@ def test_a_wrong_override_names_its_variable(tmp_path: Path, variable: str, text
     assert refusal(write(tmp_path, ""), {variable: text}).startswith(f"environment variable {variable}: {key}: ")
 
 
+def test_a_variable_with_one_underscore_is_told_of_two(tmp_path: Path) -> None:
+    """It names a table that there is none of, and a likely one as its mend would mislead."""
+    said = refusal(write(tmp_path, ""), {"DIGITD_HTTP_PORT": "9"})
+    assert said.startswith("environment variable DIGITD_HTTP_PORT: http_port: unknown key. Expected one of: paths, ")
+    assert said.endswith(" Between table and key two underscores are needed, as in DIGITD_HTTP__PORT.")
+
+
 def test_other_variables_are_left_alone(tmp_path: Path) -> None:
     """DIGITD_CONFIG and what others call their variables are no keys."""
     assert load_settings(write(tmp_path, ""), {"DIGITD_CONFIG": "x", "HOME": "y"}).http.port == 9787
