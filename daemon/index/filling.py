@@ -51,8 +51,8 @@ Row = tuple[object, ...]
 _INSERT_ARCHIVED = INSERT.replace("original)", "original, archive, gone)").replace("?)", "?, ?, ?)")
 _ARCHIVED = """
 SELECT answers.id FROM digests JOIN answers USING (id)
-WHERE digest = coalesce(substr(?1, 1, 8), CAST(?2 AS BLOB)) AND name = ?2 AND sha256 IS ?1 AND answered_at = ?3
-    AND archive IS NOT NULL
+WHERE digest = coalesce(substr(:sha256, 1, 8), CAST(:name AS BLOB)) AND name = :name AND sha256 IS :sha256
+    AND answered_at = :answered_at AND archive IS NOT NULL
 """
 
 
@@ -179,7 +179,7 @@ class _Filling:
                 yield record
 
     def _is_archived(self, record: Record) -> bool:
-        found = self._connection.execute(_ARCHIVED, (record.sha256, record.name, record.answered_at)).fetchone()
+        found = self._connection.execute(_ARCHIVED, record._asdict()).fetchone()
         return found is not None
 
     def _archived(

@@ -14,15 +14,17 @@ from daemon.files import printable
 from daemon.index.schema import JSON, NOT_KEPT, ORIGINAL, storable
 
 _BY_SHA256 = """
-SELECT answers.* FROM digests JOIN answers USING (id) WHERE digest = substr(?1, 1, 8) AND substr(sha256, 1, ?2) = ?1
+SELECT answers.* FROM digests JOIN answers USING (id)
+WHERE digest = substr(:sha256, 1, 8) AND substr(sha256, 1, :length) = :sha256
 UNION ALL
-SELECT * FROM answers WHERE id > (SELECT value FROM state WHERE key = 'settled') AND substr(sha256, 1, ?2) = ?1
+SELECT * FROM answers WHERE id > (SELECT value FROM state WHERE key = 'settled') AND substr(sha256, 1, :length) = :sha256
 """  # not ordered: SQLite would then go through all answers by their time
 DAY = 86400.0  # seconds
 WEEK = 7 * DAY
 BLOCK = 4096  # bytes of a file system; a file takes whole ones, and its JSON one more
 _BYTES = """
-SELECT sum((coalesce(size, 1) + ?1 - 1) / ?1 * ?1 + ?1), min(answered_at) FROM answers WHERE answered_at >= ?2
+SELECT sum((coalesce(size, 1) + :block - 1) / :block * :block + :block), min(answered_at)
+FROM answers WHERE answered_at >= :since
 """
 SAMPLED = 20_000  # answers; by chance, an index of ten bins is then 0.0005
 _SAMPLE = "SELECT digit, confidence FROM answers WHERE answered_at >= ? AND id % ? = 0 AND digit IS NOT NULL"
@@ -104,7 +106,7 @@ def find(
 
 def of_content(connection: sqlite3.Connection, sha256: bytes) -> list[sqlite3.Row]:
     """All answers that these bytes were given, newest first; `sha256` may be its first 8 bytes or more."""
-    found = connection.execute(_BY_SHA256, (sha256, len(sha256))).fetchall()
+    found = connection.execute(_BY_SHA256, {"sha256": sha256, "length": len(sha256)}).fetchall()
     return sorted(found, key=lambda row: row["answered_at"], reverse=True)
 
 
@@ -116,7 +118,7 @@ def bytes_per_day(connection: sqlite3.Connection, now: float) -> float:
         now: in seconds since the epoch.
 
     """
-    total, first = connection.execute(_BYTES, (BLOCK, now - WEEK)).fetchone()
+    total, first = connection.execute(_BYTES, {"block": BLOCK, "since": now - WEEK}).fetchone()
     return float(total) / max(1.0, (now - first) / DAY) if total else 0.0
 
 

@@ -301,10 +301,10 @@ def settle(connection: sqlite3.Connection) -> None:
 
 def delete(connection: sqlite3.Connection, ids: list[int]) -> None:
     """Forget answers; within a transaction of the caller's."""
-    rows = [(id_,) for id_ in ids]
+    rows = [{"id": id_} for id_ in ids]
     connection.executemany(
-        f"DELETE FROM digests WHERE id = ?1 AND digest = (SELECT {DIGEST.format('answers')} FROM answers WHERE id = ?1)",  # noqa: S608
+        f"DELETE FROM digests WHERE id = :id AND digest = (SELECT {DIGEST.format('answers')} FROM answers WHERE id = :id)",  # noqa: S608
         rows,
     )
-    connection.executemany("DELETE FROM answers WHERE id = ?", rows)
+    connection.executemany("DELETE FROM answers WHERE id = :id", rows)
     connection.execute(_UNSETTLE)
