@@ -23,7 +23,8 @@ def test_a_digest_is_looked_up(bare: Settings) -> None:
     with closing(open_to_read(bare.index)) as connection:
         digest = record("", b"a").sha256
         assert ["b.png", "a.png"] == [row["name"] for row in of_content(connection, digest or b"")]
-        plan = [row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {queries._BY_SHA256}", (digest, 32))]
+        steps = connection.execute(f"EXPLAIN QUERY PLAN {queries._BY_SHA256}", {"sha256": digest, "length": 32})
+        plan = [row["detail"] for row in steps]
     assert [] == [step for step in plan if "SCAN" in step]
 
 
